@@ -1,0 +1,48 @@
+"""ossicle: transfer learning for audio.
+
+The public names load on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name -> (module, name there).
+_PUBLIC = {
+    "AudioClassifier": ("ossicle.classifier", "AudioClassifier"),
+    "AudioError": ("ossicle.errors", "AudioError"),
+    "Model": ("ossicle.model", "Model"),
+    "OssicleError": ("ossicle.errors", "OssicleError"),
+    "audit": ("ossicle.audit", "audit"),
+    "create_model": ("ossicle.model", "create_model"),
+    "evaluate": ("ossicle.transfer.evaluate", "evaluate"),
+    "extract": ("ossicle.features", "extract"),
+    "list_models": ("ossicle.model", "list_models"),
+    "load": ("ossicle.classifier", "load"),
+    "read_clips": ("ossicle.datasets", "read_clips"),
+    "train": ("ossicle.train_probe", "train"),
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+if TYPE_CHECKING:
+    from ossicle.audit import audit
+    from ossicle.errors import AudioError, OssicleError
+    from ossicle.features import extract
+    from ossicle.model import Model, create_model, list_models
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    value = getattr(import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

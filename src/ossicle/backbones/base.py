@@ -1,0 +1,63 @@
+"""The contract of every backbone: named layer maps, and how the network expects to be fed.
+
+B batch, C channels, F bands, T frames; time is always last.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+
+class LayerInfo(NamedTuple):
+    """What a layer gives, known without running the network.
+
+    Attributes:
+        name: the key in the ordered dict that ``forward`` returns.
+        channels: C of the map.
+        bands: F' of the map under the network's own front end; 0 where the map has no band axis.
+        stride: frames of the front end for each frame of the map.
+    """
+
+    name: str
+    channels: int
+    bands: int
+    stride: int
+
+
+class Backbone(nn.Module):
+    """A network without its front end: (B, 1, F, T) -> {layer: (B, C, F', T') or (B, C, T')}.
+
+    Attributes:
+        feature_info: one ``LayerInfo`` a layer, shallow to deep, built with the network.
+        frontend: ``{"name": ..., **config}`` of the front end it was trained with.
+        clip: how a clip of any length is cut or filled, see ``ossicle.model.ClipPolicy``.
+        poolings: the read-outs of a layer that suit it, see ``ossicle.heads.POOLINGS``.
+        source: paper and licence of the network, one line.
+    """
+
+    frontend: ClassVar[dict[str, Any]]
+    clip: ClassVar[dict[str, Any]]
+    poolings: ClassVar[tuple[str, ...]] = ("max", "band")
+    source: ClassVar[str] = ""
+    feature_info: tuple[LayerInfo, ...]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of all layers, shallow to deep."""
+        return tuple(info.name for info in self.feature_info)
+
+    @property
+    def num_features(self) -> int:
+        """C of the last layer: the size of the usual clip embedding."""
+        return self.feature_info[-1].channels
+
+    def config(self) -> dict[str, Any]:
+        """Keyword arguments that rebuild the network; JSON values."""
+        return {}
+
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+        """(B, 1, F, T) -> every layer's map by name, shallow to deep."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward")

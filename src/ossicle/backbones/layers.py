@@ -1,0 +1,69 @@
+"""Blocks that two or more backbones share."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """(before, after) zeros of TensorFlow's "SAME": output length ceil(size / stride).
+
+    >>> same_padding(96, 3, 2), same_padding(95, 3, 2), same_padding(96, 3, 1)
+    ((0, 1), (1, 1), (1, 1))
+    """
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's "SAME" padding, which for stride 2 depends on the size.
+
+    (B, C, F, T) -> (B, C', ceil(F / stride), ceil(T / stride)).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, F, T) -> (B, C', ceil(F / stride), ceil(T / stride))."""
+        f = same_padding(x.shape[-2], self.kernel_size[0], self.stride[0])
+        t = same_padding(x.shape[-1], self.kernel_size[1], self.stride[1])
+        if f[0] == f[1] and t[0] == t[1]:
+            padding = (f[0], t[0])
+        else:
+            x = F.pad(x, (*t, *f))
+            padding = (0, 0)
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding, (1, 1), self.groups)
+
+
+def he_normal_(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw every convolution and linear weight from N(0, 2 / fan_in); biases become 0.
+
+    Source: He et al. 2015, eq. 10. ``nn.init.kaiming_normal_`` does it, from a generator of one's
+    own so that the same seed gives the same network whatever else has drawn numbers.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """A copy for inference in which each convolution carries the batch norm that follows it.
+
+    Same function with stored statistics, fewer passes over memory; only ``nn.Sequential`` pairs
+    are folded.
+    """
+    folded = copy.deepcopy(module).eval()
+    for sequence in folded.modules():
+        if not isinstance(sequence, nn.Sequential):
+            continue
+        for i in range(len(sequence) - 1):
+            conv, norm = sequence[i], sequence[i + 1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                sequence[i] = fuse_conv_bn_eval(conv, norm)
+                sequence[i + 1] = nn.Identity()
+    return folded.requires_grad_(False)

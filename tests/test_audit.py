@@ -65,7 +65,7 @@ def planted(tmp_path_factory) -> tuple[Clips, dict]:
     slower = signal.resample_poly(events(3), 441, 160)
     write(root / "a" / "other_rate3.wav", -slower, 44100, subtype="PCM_16")
     long = np.concatenate([events(77, 1.5), events(5)[: 2 * RATE]])
-    write(root / "b" / "shares5.flac", long)
+    write(root / "a" / "shares5.flac", long)
     write(root / "a" / "silence.wav", np.zeros(RATE))
     (root / "b" / "broken.wav").write_bytes(b"RIFF....not audio")
     clips = read_clips(root, groups="none")
@@ -159,6 +159,20 @@ def test_a_part_of_a_long_recording(tmp_path):
     write(tmp_path / "b" / "part.ogg", long[start : start + 24000], 8000, format="OGG")
     (found,) = audit(read_clips(tmp_path))["samples"]
     assert found["kind"] == "contained" and found["shift_s"] == pytest.approx(97.31, abs=0.002)
+
+
+def test_two_edits_of_one_recording(tmp_path):
+    """Both share the sound, but one has a pause in the middle: no single shift fits it all."""
+    sound = events(0, 6.0)
+    pause = np.zeros(RATE // 10)
+    write(tmp_path / "a" / "plain.wav", sound)
+    write(
+        tmp_path / "b" / "edit.wav", np.concatenate([sound[: 3 * RATE], pause, sound[3 * RATE :]])
+    )
+    write(tmp_path / "b" / "other.wav", events(1, 6.0))
+    report = audit(read_clips(tmp_path))
+    assert kinds(report) == {("edit.wav", "plain.wav"): "overlap"}
+    assert report["samples"][0]["seconds"] < 2 and report["samples"][0]["similarity"] > 0.95
 
 
 def test_progress(planted):

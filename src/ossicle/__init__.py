@@ -6,7 +6,7 @@ The public names load on first use, so that importing the package costs nothing.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -22,17 +22,10 @@ _PUBLIC = {
     "extract": ("ossicle.features", "extract"),
     "list_models": ("ossicle.model", "list_models"),
     "load": ("ossicle.classifier", "load"),
-    "read_clips": ("ossicle.datasets", "read_clips"),
-    "train": ("ossicle.train_probe", "train"),
+    "read_clips": ("ossicle.datasets.clips", "read_clips"),
 }
 
 __all__ = ["__version__", *_PUBLIC]
-
-if TYPE_CHECKING:
-    from ossicle.audit import audit
-    from ossicle.errors import AudioError, OssicleError
-    from ossicle.features import extract
-    from ossicle.model import Model, create_model, list_models
 
 
 def __getattr__(name: str) -> Any:

@@ -102,7 +102,8 @@ def load(
     """Read a file, or a segment of it.
 
     A segment holds the file's samples round(onset * rate) to round(offset * rate), the last
-    excluded, and is resampled by itself. Resampling N samples gives round(N * to / from).
+    excluded, and is resampled by itself. Resampling N samples gives N * to / from, rounded to the
+    nearest.
 
     Args:
         path: the file, in any format that soundfile reads, or FFmpeg with `ossicle[av]`.
@@ -195,7 +196,8 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
         to_rate: the wanted rate in Hz.
 
     Returns:
-        (..., round(N * to_rate / from_rate)) float32, halves rounded up.
+        (..., N * to_rate / from_rate) float32, the length rounded to the nearest; a half goes up
+        or down as floating point has it, always alike.
 
     Raises:
         OssicleError: a rate is not positive, or `samples` has another number of axes.

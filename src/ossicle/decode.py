@@ -12,6 +12,7 @@ Symbols: N frames (one sample of every channel), C channels. Blocks are (N, C), 
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -23,10 +24,12 @@ import numpy as np
 import soundfile
 
 from ossicle.errors import AudioError
-from ossicle.headers import EndlessMp3, check_sample_data
+from ossicle.headers import EndlessMp3, PatientReader, check_sample_data
 
 # libsndfile says 2^63 - 1 frames where a header leaves the length open.
 _UNKNOWN_FRAMES = 1 << 62
+# From infrasound to bats, with room; in Hz.
+_RATES = range(100, 10_000_000)
 # The last Ogg page of a file cut without re-encoding may promise a packet more than there is.
 _OGG_TOLERANCE_S = 0.1
 # The bit reservoir reaches back 511 bytes: at most 22 of the smallest frames, of 1152 samples each.
@@ -95,7 +98,7 @@ def open_decoder(path: str | os.PathLike[str]) -> Decoder:
             raise AudioError(path, "is a folder, not an audio file")
         if not stat.S_ISREG(mode):
             raise AudioError(path, "is not a regular file")
-        handle = path.open("rb")
+        handle = PatientReader(io.FileIO(path))
     except FileNotFoundError:
         raise AudioError(path, "does not exist") from None
     except (OSError, ValueError) as error:
@@ -105,15 +108,23 @@ def open_decoder(path: str | os.PathLike[str]) -> Decoder:
         head = handle.read(16)
         if not head:
             raise AudioError(path, "is empty (0 bytes)")
+        decoder: Decoder
         if _is_ffmpeg_only(head, path.suffix.lower()):
             handle.close()
-            return AvDecoder(path)
-        check_sample_data(path, handle)
-        handle.seek(0)
-        return SoundFileDecoder(path, handle)
+            decoder = AvDecoder(path)
+        else:
+            check_sample_data(path, handle)
+            handle.seek(0)
+            decoder = SoundFileDecoder(path, handle)
     except BaseException:
         handle.close()
         raise
+    if decoder.sample_rate not in _RATES:
+        # Resampling seconds at 1 Hz would fill the memory.
+        decoder.close()
+        rate = f"{decoder.sample_rate} Hz"
+        raise AudioError(path, f"has a rate of {rate}: its header is damaged, or it is no sound")
+    return decoder
 
 
 def _is_ffmpeg_only(head: bytes, suffix: str) -> bool:

@@ -88,6 +88,10 @@ class FeatureTable:
         wanted = None if layers is None else set(layers)
         return [n for n in self.blocks if wanted is None or n.rpartition("/")[0] in wanted]
 
+    def sizes(self, names: Sequence[str] | None = None) -> list[int]:
+        """Columns of each block, in the order of ``matrix``."""
+        return [self.blocks[n].shape[1] for n in (names or self.blocks)]
+
     def matrix(self, names: Sequence[str] | None = None) -> np.ndarray:
         """(clips, sum of dims) float32: the blocks side by side."""
         return np.concatenate([self.blocks[n] for n in (names or self.blocks)], axis=1)
@@ -98,7 +102,7 @@ class FeatureTable:
 
 
 def as_clips(items: Clips | Iterable[Any]) -> list[Clip]:
-    """Clips from a clips table, paths, or (samples, sample_rate) pairs.
+    """Clips from a clips table, paths, (samples, sample_rate) pairs, or clips.
 
     Raises:
         DataError: an item is none of these.
@@ -107,12 +111,14 @@ def as_clips(items: Clips | Iterable[Any]) -> list[Clip]:
         rows = items.table[["path", "onset", "offset"]].itertuples(index=False)
         return [Clip(str(r.path), _seconds(r.onset), _seconds(r.offset)) for r in rows]
     if isinstance(items, pd.DataFrame):
-        raise DataError("a table goes through ossicle.datasets.read_clips first")
+        raise DataError("a table goes through ossicle.read_clips first")
     if isinstance(items, str | Path):
         raise DataError(f"{items}: one path stands where a list of paths is expected")
     clips = []
     for item in items:
-        if isinstance(item, str | Path):
+        if isinstance(item, Clip):
+            clips.append(item)
+        elif isinstance(item, str | Path):
             clips.append(Clip(str(item)))
         elif isinstance(item, tuple) and len(item) == 2 and np.ndim(item[0]) in (1, 2):
             samples = np.atleast_2d(np.asarray(item[0], dtype=np.float32))

@@ -21,6 +21,21 @@ _OPEN_SIZES = range(0x7FFF0000, 0x80000001)
 _MOST_OGG_PAGE_BYTES = 27 + 255 + 255 * 255
 
 
+class PatientReader(io.BufferedReader):
+    """A file that stays where it is when told to go where no file reaches.
+
+    libsndfile follows a damaged header anywhere; an exception raised in its midst cannot be caught
+    and would be printed.
+    """
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a byte if that can be; return the position in bytes."""
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError):
+            return self.tell()
+
+
 def check_sample_data(path: Path, handle: IO[bytes]) -> None:
     """Refuse a file that ends before its sample data does.
 
@@ -87,7 +102,8 @@ def _sample_data(handle: IO[bytes]) -> tuple[int, int] | None:
 def _find_chunk(handle: IO[bytes], at: int, order: str, wanted: bytes) -> tuple[int, int] | None:
     large: int | None = None
     while True:
-        handle.seek(at)
+        if handle.seek(at) != at:
+            return None
         name, length = struct.unpack(f"{order}4sI", handle.read(8))
         if name == b"ds64":  # RF64 (EBU Tech 3306): the sizes that 32 bits cannot hold
             _, large = struct.unpack("<QQ", handle.read(16))
@@ -102,7 +118,8 @@ def _find_chunk(handle: IO[bytes], at: int, order: str, wanted: bytes) -> tuple[
 def _find_w64_chunk(handle: IO[bytes]) -> tuple[int, int] | None:
     at = 40  # after riff's GUID, the file's size and wave's GUID
     while True:
-        handle.seek(at)
+        if handle.seek(at) != at:
+            return None
         name, length = struct.unpack("<16sQ", handle.read(24))
         if name[:4] == b"data":
             return at + 24, length - 24

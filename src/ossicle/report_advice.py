@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ossicle.report_clips import ClipList
-from ossicle.report_words import labels_of, number, plural
+from ossicle.report_words import number, plural
 
 _SURE = 0.9
 _FEW_CLIPS = 10
@@ -19,14 +19,16 @@ def confusions(lists: Mapping[str, ClipList]) -> list[tuple[str, int]]:
     return sorted(found, key=lambda entry: -entry[1])
 
 
-def advice(
-    evaluation: Mapping[str, Any], lists: Mapping[str, ClipList]
-) -> list[dict[str, str | None]]:
-    """Steps in order of what they are worth: text, and key of the list to hear (or None)."""
-    steps: list[dict[str, str | None]] = []
+def advice(evaluation: Mapping[str, Any], lists: Mapping[str, ClipList]) -> list[dict[str, Any]]:
+    """Steps in order of what they are worth.
 
-    def add(text: str, key: str | None = None) -> None:
-        steps.append({"text": text, "key": key})
+    Returns:
+        text; links: (what to hear, key of its list); after: the text that follows the links.
+    """
+    steps: list[dict[str, Any]] = []
+
+    def add(text: str, links: Sequence[tuple[str, str]] = (), after: str = "") -> None:
+        steps.append({"text": text, "links": list(links), "after": after})
 
     audit = evaluation.get("audit") or {}
     leaks = [
@@ -42,24 +44,19 @@ def advice(
     if conflicts := audit.get("label_conflicts"):
         add(f"Decide on one label for {plural(len(conflicts), 'pair')} of equal sounds.")
     if sure := _sure_errors(evaluation, lists):
+        told = f"In {plural(sure, 'error')} the model was at least {100 * _SURE:.0f}\u00a0% sure. "
+        told += "Often the label is wrong, and correcting it is the cheapest gain:"
+        add(told, [("listen to the surest errors", "errors")])
+    if frequent := [entry for entry in confusions(lists)[:_CONFUSIONS] if entry[1] > 1]:
         add(
-            f"Listen to the {plural(sure, 'error')} of which the model was at least "
-            f"{100 * _SURE:.0f}\u00a0% sure. Such errors are often wrong labels; correcting them "
-            "is the cheapest gain.",
-            "errors",
+            "Listen to what is confused most:",
+            [(f"{lists[key].title} ({count})", key) for key, count in frequent],
+            "If a person can tell them apart, more recordings of both will help most; if not, "
+            "consider joining the classes.",
         )
-    worst = confusions(lists)[:_CONFUSIONS]
-    for key, count in worst:
-        if count < 2:
-            continue
-        told = lists[key].title
-        add(
-            f"{told}: {plural(count, 'time')}. Listen: if a person can tell them apart, more "
-            "recordings of both will help most; if not, join the classes.",
-            key,
-        )
-    for key, count in _worst_labels(lists)[:_CONFUSIONS]:
-        add(f"{lists[key].title}: {plural(count, 'clip')}. Listen for what they share.", key)
+    if worst := _worst_labels(lists)[:_CONFUSIONS]:
+        links = [(f"{lists[key].title} ({count})", key) for key, count in worst]
+        add("Listen to the labels with most errors, for what the clips share:", links)
     for line in (evaluation.get("learning_curve") or {}).get("advice") or []:
         add(str(line))
     if few := _few(evaluation.get("per_class") or []):
@@ -87,13 +84,11 @@ def _worst_labels(lists: Mapping[str, ClipList]) -> list[tuple[str, int]]:
 def _sure_errors(evaluation: Mapping[str, Any], lists: Mapping[str, ClipList]) -> int:
     if evaluation.get("task") != "classes" or "errors" not in lists:
         return 0
-    return sum(probability is not None and probability >= _SURE
-               for _, probability in lists["errors"].clips)
+    return sum(
+        probability is not None and probability >= _SURE for _, probability in lists["errors"].clips
+    )
 
 
 def _few(per_class: Sequence[Mapping[str, Any]]) -> list[str]:
     counted = [(number(row.get("support")), row.get("class")) for row in per_class]
-    return [
-        labels_of(name)[0] for count, name in counted if count is not None and count < _FEW_CLIPS
-    ]
-
+    return [str(name) for count, name in counted if count is not None and count < _FEW_CLIPS]

@@ -39,7 +39,7 @@ PICTURE_BYTES = 12_000
 LISTED = 40
 POINTS = 1500
 _MP3_RATES = (8000, 11025, 12000, 16000)
-_TOP_DB = 70.0
+_TOP_DB, _LEAST_DB = 70.0, 25.0
 
 
 @dataclass
@@ -110,12 +110,12 @@ def carried(lists: Mapping[str, ClipList], max_per_list: int, task: str) -> list
 
     Errors come before right answers; within both, one of each list before the second of any.
     """
-    # Regression has one list of each kind, so its share is that of ten cells.
-    share = max_per_list * 10 if task == "regression" else max_per_list
     wanted = []
     for key, some in lists.items():
-        if key in ("errors", "right") and task != "regression":
+        if key == "right" and task != "regression":
             continue
+        # These two stand for many cells; all errors are what the page opens with.
+        share = max_per_list * (10 if task == "regression" else 5 if key == "errors" else 1)
         for rank, (item, probability) in enumerate(some.clips[:share]):
             wanted.append((not some.is_error, rank, -(probability or 0.0), item))
     return list(dict.fromkeys(entry[-1] for entry in sorted(wanted)))
@@ -171,10 +171,10 @@ def page_data(
                 media.append(made)
         if segment in of_segment:
             of_item[i] = of_segment[segment]
-        if progress is not None:
+        if progress is not None and done < len(wanted):
             progress(done, len(wanted))
     if progress is not None:
-        progress(len(wanted), len(wanted))
+        progress(len(wanted), len(wanted))  # also where the room ended before
 
     clips: list[dict[str, Any]] = []
     position: dict[int, int] = {}
@@ -220,7 +220,7 @@ def encode_sound(samples: np.ndarray, sample_rate: int) -> bytes:
         1,
         subtype="MPEG_LAYER_III",
         format="MP3",
-        compression_level=0.7,
+        compression_level=0.5,
         bitrate_mode="VARIABLE",
     ) as file:
         file.write(samples)
@@ -234,13 +234,13 @@ def spectrogram_image(samples: np.ndarray, sample_rate: int) -> bytes:
     hop_length = min(n_fft // 2, max(1, math.ceil(len(samples) / (2 * width))))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # low rates leave some bands empty
-        front_end = LogMel(
-            sample_rate, n_fft, hop_length=hop_length, n_mels=height, top_db=_TOP_DB
-        )
+        front_end = LogMel(sample_rate, n_fft, hop_length=hop_length, n_mels=height, top_db=_TOP_DB)
     waveform = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))[None]
     decibels = front_end(waveform)[0, 0].numpy()
+    # The quiet tenth is dark, so that the picture of a noise is not one bright field.
+    floor = min(-_LEAST_DB, float(np.quantile(decibels, 0.1)))
     # A silent clip has one value everywhere; it is drawn dark.
-    level = np.clip(1 + decibels / _TOP_DB, 0, 1) if np.ptp(decibels) > 0 else 0 * decibels
+    level = np.clip(1 - decibels / floor, 0, 1) if np.ptp(decibels) > 0 else 0 * decibels
     picture = Image.fromarray(level[::-1].astype(np.float32)).resize(
         PICTURE_SIZE, Image.Resampling.BILINEAR
     )
@@ -270,9 +270,7 @@ def _listed(some: ClipList, of_item: Mapping[int, int]) -> Iterator[tuple[int, f
     return iter(head)
 
 
-def _segment(
-    item: Mapping[str, Any], audio_root: Path | None
-) -> tuple[Path, float, float | None]:
+def _segment(item: Mapping[str, Any], audio_root: Path | None) -> tuple[Path, float, float | None]:
     path = Path(str(item.get("path") or ""))
     if audio_root is not None:
         path = Path(audio_root) / path  # an absolute path stays what it is
@@ -289,9 +287,9 @@ def _medium(path: Path, onset: float, offset: float | None, model_rate: Any) -> 
     seen = min(rate, int(number(model_rate) or rate))
     return {
         "audio": base64.b64encode(encode_sound(mono, rate)).decode("ascii"),
-        "image": base64.b64encode(
-            spectrogram_image(audio.resample(mono, rate, seen), seen)
-        ).decode("ascii"),
+        "image": base64.b64encode(spectrogram_image(audio.resample(mono, rate, seen), seen)).decode(
+            "ascii"
+        ),
         "top_hz": seen / 2,
         "seconds": round(len(mono) / rate, 3),
         "is_cut": is_cut,

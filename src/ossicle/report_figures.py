@@ -7,12 +7,12 @@ dark and print. Each SVG has a title and a description with the numbers it shows
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
 
-from ossicle.report_words import number
+from ossicle.report_words import compact, format_score, format_tick, metric_name, number
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 14, 44
@@ -25,7 +25,8 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     if not (math.isfinite(low) and math.isfinite(high)):
         return [0.0, 1.0]
     if high - low < 1e-9 * max(1.0, abs(low), abs(high)):
-        low, high = low - 0.05 * (abs(low) or 1), high + 0.05 * (abs(high) or 1)
+        around = 0.05 * (abs(low) if abs(low) > 1e-6 else 1)
+        low, high = low - around, high + around
     rough = (high - low) / max(1, count - 1)
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * 0.999)
@@ -41,6 +42,7 @@ class Scale:
         bounds: the axis never reaches beyond these.
         include: numbers that it shows in any case.
         logarithmic: by ratios; all values must be positive.
+        count: about how many ticks.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Scale:
         bounds: tuple[float, float] = (-math.inf, math.inf),
         include: Sequence[float] = (),
         logarithmic: bool = False,
+        count: int = 5,
     ) -> None:
         known = [x for x in map(number, values) if x is not None] + list(include)
         known = known or [0.0, 1.0]
@@ -56,7 +59,7 @@ class Scale:
         if logarithmic:
             self.ticks: list[float] = sorted(set(known))
         else:
-            ticks = nice_ticks(max(min(known), bounds[0]), min(max(known), bounds[1]))
+            ticks = nice_ticks(max(min(known), bounds[0]), min(max(known), bounds[1]), count)
             self.ticks = [x for x in ticks if bounds[0] <= x <= bounds[1]]
         self.low, self.high = min(self.ticks), max(self.ticks)
 
@@ -71,14 +74,14 @@ class Scale:
 def dot_rows(
     rows: Sequence[Mapping[str, Any]],
     scale: Scale,
-    write: Callable[[Any], str],
+    metric: str,
 ) -> dict[str, Any]:
     """Rows of a dot plot, for the page's table.
 
     Args:
         rows: each with label, value, and where known low, high, kind, text (beside the dot).
         scale: the axis that they share.
-        write: value -> text.
+        metric: what the values are.
 
     Returns:
         rows with dot, left, width (percent of the axis; None where unknown) added, and ticks
@@ -93,25 +96,23 @@ def dot_rows(
         made.append(
             {
                 "kind": "",
-                "text": write(value),
+                "text": format_score(metric, value),
                 **row,
                 "dot": None if value is None else round(100 * scale(value), 2),
                 "left": None if left is None else round(left, 2),
                 "width": None if left is None or right is None else round(right - left, 2),
             }
         )
-    ticks = [(round(100 * scale(x), 2), write(x)) for x in scale.ticks]
+    ticks = [(round(100 * scale(x), 2), format_tick(metric, x)) for x in scale.ticks]
     return {"rows": made, "ticks": ticks}
 
 
-def strip_chart(
-    subsets: Sequence[tuple[int, float, str]], write: Callable[[Any], str], chosen: str = ""
-) -> Markup:
+def strip_chart(subsets: Sequence[tuple[int, float, str]], metric: str, chosen: str = "") -> Markup:
     """Score against the number of layers, a dot for each set of layers.
 
     Args:
         subsets: (number of layers, score, name).
-        write: score -> text.
+        metric: what the scores are.
         chosen: the name to mark.
     """
     y_scale = Scale([score for _, score, _ in subsets])
@@ -121,7 +122,7 @@ def strip_chart(
         size: max(score for other, score, _ in subsets if other == size)
         for size in sorted({size for size, _, _ in subsets})
     }
-    parts = [*_y_axis(y_scale, write), _x_label("number of layers used together")]
+    parts = [*_y_axis(y_scale, metric), _x_label("number of layers used together")]
     for size in range(1, most + 1):
         if most <= 16 or size % math.ceil(most / 16) == 0:
             parts.append(_x_tick(LEFT + (size - 0.5) * column, str(size)))
@@ -136,21 +137,18 @@ def strip_chart(
         mark = ' class="chosen" r="5"' if name == chosen else ' class="dot" r="3"'
         parts.append(
             f'<circle{mark} cx="{x:.1f}" cy="{_y(y_scale, score):.1f}">'
-            f"<title>{escape(name)}: {write(score)}</title></circle>"
+            f"<title>{escape(name)}: {format_score(metric, score)}</title></circle>"
         )
-    told = "; ".join(f"{size} layers {write(score)}" for size, score in best.items())
+    told = "; ".join(f"{size} layers {format_score(metric, score)}" for size, score in best.items())
     return _svg("Score by number of layers", f"Best of each size: {told}.", parts)
 
 
-def learning_chart(
-    points: Sequence[Mapping[str, Any]], write: Callable[[Any], str], label: str
-) -> Markup:
+def learning_chart(points: Sequence[Mapping[str, Any]], metric: str) -> Markup:
     """Score against the number of training clips, with its interval as a band.
 
     Args:
         points: each with n_train, score and where known per_class, low, high.
-        write: score -> text.
-        label: of the score's axis.
+        metric: what the scores are.
     """
     points = sorted(
         (p for p in points if number(p.get("n_train")) and number(p.get("score")) is not None),
@@ -162,7 +160,7 @@ def learning_chart(
     x_scale = Scale(sizes, logarithmic=True)
     y_scale = Scale([p.get(key) for p in points for key in ("score", "low", "high")])
     across = [LEFT + 24 + (WIDTH - LEFT - RIGHT - 48) * x_scale(x) for x in sizes]
-    parts = [*_y_axis(y_scale, write), _x_label("clips to learn from (in brackets: for a class)")]
+    parts = [*_y_axis(y_scale, metric), _x_label("clips to learn from (in brackets: for a class)")]
     banded = [
         (x, number(p.get("low")), number(p.get("high")))
         for x, p in zip(across, points, strict=True)
@@ -172,35 +170,33 @@ def learning_chart(
         upper = [f"{x:.1f},{_y(y_scale, high):.1f}" for x, _, high in edge]
         lower = [f"{x:.1f},{_y(y_scale, low):.1f}" for x, low, _ in reversed(edge)]
         parts.append(f'<polygon class="band" points="{" ".join(upper + lower)}"/>')
-    line = [
-        f"{x:.1f},{_y(y_scale, p['score']):.1f}" for x, p in zip(across, points, strict=True)
-    ]
+    line = [f"{x:.1f},{_y(y_scale, p['score']):.1f}" for x, p in zip(across, points, strict=True)]
     parts.append(f'<polyline class="line" points="{" ".join(line)}"/>')
     free = -math.inf
     for x, point in zip(across, points, strict=True):
         parts.append(
             f'<circle class="point" r="4" cx="{x:.1f}" cy="{_y(y_scale, point["score"]):.1f}">'
-            f"<title>{point['n_train']:,} clips: {write(point['score'])}</title></circle>"
+            f"<title>{point['n_train']:,.0f} clips: {format_score(metric, point['score'])}</title>"
+            "</circle>"
         )
         each = number(point.get("per_class"))
-        text = f"{point['n_train']:,}" + ("" if each is None else f" ({each:.3g})")
+        text = f"{point['n_train']:,.0f}" + ("" if each is None else f" ({compact(each, 3)})")
         if x >= free:
             parts.append(_x_tick(x, text))
             free = x + 7.5 * len(text) + 8
-    told = "; ".join(f"{p['n_train']:,} clips {write(p['score'])}" for p in points)
-    return _svg(f"{label} by number of training clips", told + ".", parts)
+    told = "; ".join(
+        f"{p['n_train']:,.0f} clips {format_score(metric, p['score'])}" for p in points
+    )
+    return _svg(f"{metric_name(metric)} by number of training clips", told + ".", parts)
 
 
-def scatter_chart(
-    points: Sequence[tuple[int, float, float]], write: Callable[[Any], str]
-) -> Markup:
+def scatter_chart(points: Sequence[tuple[int, float, float]]) -> Markup:
     """Predicted against true values; a dot carries its item in `data-item`.
 
     Args:
         points: (item, true, predicted).
-        write: value -> text.
     """
-    scale = Scale([value for _, true, predicted in points for value in (true, predicted)])
+    scale = Scale([value for _, true, predicted in points for value in (true, predicted)], count=7)
     side = 420
     inner = side - LEFT - RIGHT
     low, high = scale.low, scale.high
@@ -213,8 +209,10 @@ def scatter_chart(
         y = TOP + inner - at(tick)
         x = LEFT + at(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{LEFT + inner}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="y" x="{LEFT - 8}" y="{y + 4}">{write(tick)}</text>')
-        parts.append(f'<text class="x" x="{x}" y="{TOP + inner + 18}">{write(tick)}</text>')
+        parts.append(f'<text class="y" x="{LEFT - 8}" y="{y + 4}">{format_tick("", tick)}</text>')
+        parts.append(
+            f'<text class="x" x="{x}" y="{TOP + inner + 18}">{format_tick("", tick)}</text>'
+        )
     parts.append(
         f'<line class="ideal" x1="{LEFT + at(low)}" y1="{TOP + inner - at(low)}" '
         f'x2="{LEFT + at(high)}" y2="{TOP + inner - at(high)}"/>'
@@ -223,7 +221,8 @@ def scatter_chart(
         parts.append(
             f'<circle class="hit" r="4" data-item="{item}" cx="{LEFT + at(true):.1f}" '
             f'cy="{TOP + inner - at(predicted):.1f}">'
-            f"<title>true {write(true)}, predicted {write(predicted)}</title></circle>"
+            f"<title>true {format_tick('', true)}, predicted {format_tick('', predicted)}</title>"
+            "</circle>"
         )
     parts.append(
         f'<text class="x" x="{LEFT + inner / 2}" y="{TOP + inner + 36}">true value</text>'
@@ -237,13 +236,13 @@ def _y(scale: Scale, value: float) -> float:
     return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * scale(value)
 
 
-def _y_axis(scale: Scale, write: Callable[[Any], str]) -> list[str]:
+def _y_axis(scale: Scale, metric: str) -> list[str]:
     parts = []
     for tick in scale.ticks:
         y = _y(scale, tick)
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<text class="y" x="{LEFT - 8}" y="{y + 4:.1f}">{write(tick)}</text>'
+            f'<text class="y" x="{LEFT - 8}" y="{y + 4:.1f}">{format_tick(metric, tick)}</text>'
         )
     return parts
 

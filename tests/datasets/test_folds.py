@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossicle.datasets.folds import (
+    _repair,
     check_folds,
     make_folds,
     predefined_folds,
@@ -115,7 +116,33 @@ def test_balance_of_labels_and_targets():
         assert abs(len(test) - 200) <= 30
         share = y[test].sum(axis=0) / y.sum(axis=0)
         assert (abs(share - 0.2) < 0.1).all()
-    target = rng.gamma(1.0, size=1000)
+    uneven = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        groups = rng.integers(0, 60, 600)
+        y = (rng.random((600, 5)) < [0.4, 0.2, 0.1, 0.06, 0.03]).astype(int)
+        for _, test in make_folds(y, groups, 5, task="multilabel", random_state=seed):
+            uneven.append(abs(y[test].sum(axis=0) / y.sum(axis=0) - 0.2).mean())
+    assert np.mean(uneven) < 0.02  # 0.029 when balancing clips alone
+    # Big groups, each with one rare label: a fold each, whatever else they hold.
+    y = np.zeros((100, 2), int)
+    y[:, 0] = np.arange(100) < 50
+    y[::10, 1] = 1
+    groups = np.arange(100) // 10
+    for seed in range(10):
+        for _, test in make_folds(y, groups, 5, task="multilabel", random_state=seed):
+            assert len(test) == 20 and y[test, 0].sum() in (10, 20, 0) and y[test, 1].sum() == 2
+        sizes = np.repeat(np.arange(8), [20, 10, 10, 5, 5, 5, 3, 2])
+        ones = np.ones((60, 1), int)
+        folds = make_folds(ones, sizes, 3, task="multilabel", random_state=seed)
+        assert [len(test) for _, test in folds] == [20, 20, 20]
+    # The label, not the number of clips, decides: a third of the carriers in each fold.
+    groups = np.arange(90)
+    y = np.zeros((90, 2), int)
+    y[:9, 0], y[9:, 1] = 1, 1
+    for _, test in make_folds(y, groups, 3, task="multilabel"):
+        assert y[test, 0].sum() == 3 and y[test, 1].sum() == 27
+    groups, target = rng.integers(0, 250, 1000), rng.gamma(1.0, size=1000)
     for _, test in make_folds(target, groups, 5, task="regression"):
         assert abs(np.median(target[test]) - np.median(target)) < 0.15
         assert abs(target[test].mean() - target.mean()) < 0.15
@@ -134,6 +161,37 @@ def test_two_groups_of_a_class_go_to_two_folds():
     for seed in range(20):
         for train, test in make_folds(y, groups, 5, task="classes", random_state=seed):
             assert set(y[test]) <= set(y[train])
+
+
+def test_repair_moves_what_must_be_moved():
+    """Class 0 is in groups 0 and 1, both in fold 0; fold 2 is empty."""
+    present = np.array([[1, 0], [1, 0], [0, 1], [0, 1], [0, 1]], bool)
+    fold = np.array([0, 0, 1, 1, -1])
+    _repair(fold, present, 3)
+    assert fold[0] != fold[1] and set(fold[:4]) == {0, 1, 2} and fold[4] == -1
+    with pytest.raises(DataError, match="fewer folds"):
+        _repair(np.array([0, 1]), np.array([[1, 0], [0, 1]], bool), 2)
+
+
+def test_no_class_is_tested_untrained():
+    """Few groups of uneven size, where balance alone puts all of a class into one fold."""
+    for seed in range(300, 400):
+        for task in ("classes", "multilabel"):
+            rng = np.random.default_rng(seed)
+            n_groups = rng.integers(4, 12)
+            groups = np.repeat(np.arange(n_groups), rng.integers(1, 8, n_groups))
+            y = rng.integers(0, 4, len(groups))
+            if task == "multilabel":
+                y = (rng.random((len(groups), 4)) < 0.25).astype(int)
+            try:
+                folds = make_folds(
+                    y, groups, rng.integers(2, 6), task=task, random_state=seed, rare="train"
+                )
+            except DataError:
+                continue
+            columns = y if task == "multilabel" else y[:, None] == np.arange(4)
+            for train, test in folds:
+                assert not (columns[test].any(axis=0) & ~columns[train].any(axis=0)).any()
 
 
 def test_rare_classes():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossicle.datasets.clips import read_clips
@@ -108,6 +108,7 @@ def test_a_file_never_straddles(tree):
     assert any("joined" in note for note in clips.notes)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=30))
 def test_groups_are_the_connected_parts(pairs):
     """Against the definition: keep merging sets that meet until none do."""
@@ -206,6 +207,19 @@ def test_stems_of_counters(tree, pattern, n_groups):
     clips = read_clips(tree(*names))
     assert len(set(clips.groups())) == n_groups
     assert "file names" in clips.group_source
+
+
+def test_dates_are_not_counters(tree):
+    """Each class was recorded on four days of four years."""
+    names = [
+        f"{c}/202{day}-03-1{day}_{i}.wav"
+        for c in ("dog", "cat")
+        for day in range(4)
+        for i in range(4)
+    ]
+    names += [name.replace("-03-", "-04-") for name in names]
+    clips = read_clips(tree(*names))
+    assert len(set(clips.groups())) == 8
 
 
 @pytest.mark.parametrize(

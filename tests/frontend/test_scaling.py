@@ -152,6 +152,13 @@ def test_a_constant_standardises_to_zero(value) -> None:
     assert torch.equal(output, torch.zeros_like(output))
 
 
+@pytest.mark.parametrize("value", [-632.4, 96.3])
+def test_a_constant_with_rounding_noise_standardises_to_zero(value) -> None:
+    x = torch.full((1, 5, 1001), value)
+    x[..., ::3] = torch.nextafter(x[..., ::3], torch.tensor(0.0))
+    assert torch.equal(standardise(x, dims=(-1,)), torch.zeros_like(x))
+
+
 def test_standardisation_keeps_what_is_quiet() -> None:
     quiet = 1e-9 * torch.randn(1, 3, 500, generator=torch.Generator().manual_seed(0))
     output = standardise(quiet, dims=(-1,))

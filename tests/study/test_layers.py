@@ -10,7 +10,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.svm import SVC
 
 from ossicle.errors import DataError
-from ossicle.study import layers
+from ossicle.study import grid_svm, layers
 from ossicle.study.grid_svm import grid_svm_score, layer_subsets, svm_grid
 from ossicle.study.layers import layers_study, read_published, read_table, subset_name
 
@@ -20,6 +20,13 @@ def _features(n: int = 40, seed: int = 0) -> tuple[dict[str, np.ndarray], np.nda
     y = np.repeat(["hum", "click"], n // 2)
     good = generator.normal(size=(n, 3)) + 3.0 * (y == "hum")[:, None]
     return {"early": generator.normal(size=(n, 2)), "late": good}, y
+
+
+@pytest.fixture
+def short_grid(monkeypatch):
+    """Two settings instead of 64, where it does not matter which."""
+    monkeypatch.setattr(grid_svm, "PENALTIES", (2.0,))
+    monkeypatch.setattr(grid_svm, "GAMMAS", ())
 
 
 def test_grid_is_that_of_the_paper():
@@ -32,7 +39,7 @@ def test_grid_is_that_of_the_paper():
 
 def test_grid_score_without_scaling_is_a_plain_grid_search():
     blocks, y = _features()
-    splits = layers._splits(y, None, 4)
+    splits = layers._splits(y, None, 2)
     found = grid_svm_score(blocks, ("early",), y, splits)
     plain = GridSearchCV(
         SVC(),
@@ -40,7 +47,7 @@ def test_grid_score_without_scaling_is_a_plain_grid_search():
             {"C": [0.1, 2, 8, 32], "kernel": ["linear"]},
             {"C": [0.1, 2, 8, 32], "gamma": [2.0**-e for e in (3, 5, 7, 9, 11, 13)] + [0.5]},
         ],
-        cv=4,
+        cv=2,
     ).fit(blocks["early"], y)
     assert found["score_unscaled"] == pytest.approx(plain.best_score_)
     assert found["score"] >= found["score_unscaled"]
@@ -59,7 +66,7 @@ def test_authors_count_layers_from_zero(tmp_path):
     assert read_published(path, "t") == {"1245": 0.5, "mfcc": 0.25, "mfcc+12345": 0.75}
 
 
-def test_any_feature_table_of_ones_own(tmp_path):
+def test_any_feature_table_of_ones_own(tmp_path, short_grid):
     blocks, y = _features()
     np.savez(tmp_path / "mine.npz", label=y, **blocks)
     seen = []
@@ -70,6 +77,7 @@ def test_any_feature_table_of_ones_own(tmp_path):
     assert set(result["scores"]) == {"early", "late", "early+late"}
     assert result["search"]["layers"] in ("late", "early+late")
     assert result["scores"]["late"] > result["scores"]["early"]
+    assert result["with_standardising"]["scores"]["late"] >= result["scores"]["late"]
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert json.loads(out.read_text())["scores"] == result["scores"]
     assert "| late |" in out.with_suffix(".md").read_text()
@@ -89,7 +97,7 @@ def test_groups_stay_together():
     assert layers_study(blocks, y=y, groups=groups, grid=False)["search"]["layers"]
 
 
-def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, short_grid):
     blocks, y = _features()
     out = tmp_path / "out.json"
     whole = layers_study(blocks, y=y, n_folds=4)
@@ -125,7 +133,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
 def test_bad_tables_are_named(tmp_path):
     path = tmp_path / "bad.npz"
     path.write_bytes(b"no table")
-    with pytest.raises(DataError, match="bad.npz"):
+    with pytest.raises(DataError, match=r"bad\.npz"):
         read_table(path)
     np.savez(path, layers=np.zeros((4, 2, 3)))
     with pytest.raises(DataError, match="label"):
@@ -143,6 +151,21 @@ def test_bad_tables_are_named(tmp_path):
         layers_study(many, y=y, n_folds=4)
 
 
+def test_genre_gives_the_published_scores(shared_data, monkeypatch):
+    # The settings that the full grid chooses there; the study's results have all of them.
+    monkeypatch.setattr(grid_svm, "PENALTIES", (32.0,))
+    monkeypatch.setattr(grid_svm, "GAMMAS", ())
+    folder = shared_data / "choi2017"
+    blocks, baselines, y, _ = read_table(folder / "gtzan_genre.npz")
+    published = read_published(folder / "published.json", "gtzan_genre")
+    assert len(published) == 30
+    assert list(baselines) == ["mfcc"]
+    splits = layers._splits(y, None, 10)
+    for subset in (("1",), tuple("12345")):
+        found = grid_svm_score(blocks, subset, y, splits)
+        assert found["score_unscaled"] == pytest.approx(published[subset_name(subset)], abs=1e-9)
+
+
 def test_search_on_real_features_agrees_with_the_published_scores(shared_data):
     result = layers_study(shared_data / "choi2017" / "gtzan_genre.npz", grid=False)
     search = result["search"]
@@ -157,9 +180,10 @@ def test_speech_or_music_gives_the_published_scores(shared_data):
     blocks, _, y, _ = read_table(folder / "gtzan_speechmusic.npz")
     published = read_published(folder / "published.json", "gtzan_speechmusic")
     splits = layers._splits(y, None, 10)
-    for subset in (("1",), ("5",), ("2", "4"), ("1", "2", "3", "4", "5")):
+    for subset in (("1",), ("1", "2", "3", "4", "5")):
         found = grid_svm_score(blocks, subset, y, splits)
-        assert found["score_unscaled"] == pytest.approx(published[subset_name(subset)], abs=0.008)
+        # scikit-learn of 2017 weighted the folds, of 12 and 14 clips here, by their size.
+        assert found["score_unscaled"] == pytest.approx(published[subset_name(subset)], abs=1e-3)
     # The published 126 and 128 of 128 clips leave the search one choice: a set that scores 1.
     result = layers_study(folder / "gtzan_speechmusic.npz", grid=False)
     assert result["search"]["shortfall"] == 0.0

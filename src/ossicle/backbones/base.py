@@ -40,7 +40,7 @@ class Backbone(nn.Module):
 
     frontend: ClassVar[dict[str, Any]]
     clip: ClassVar[dict[str, Any]]
-    poolings: ClassVar[tuple[str, ...]] = ("max", "band")
+    poolings: ClassVar[tuple[str, ...]] = ("mean", "max", "band")
     source: ClassVar[str] = ""
     feature_info: tuple[LayerInfo, ...]
 

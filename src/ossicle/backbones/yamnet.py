@@ -68,7 +68,7 @@ class YAMNet(Backbone):
         "center": False,
         "window_align": "left",
     }
-    clip: ClassVar[dict[str, Any]] = {"window_s": 10.0, "min_s": 0.175, "fill": "none"}
+    clip: ClassVar[dict[str, Any]] = {"window_s": 10.0, "min_s": 0.975, "fill": "none"}
     source: ClassVar[str] = (
         "YAMNet, tensorflow/models research/audioset/yamnet (Apache-2.0), trained on AudioSet"
     )

@@ -191,7 +191,7 @@ def _stem(name: str, most: int) -> str:
     """The name without up to `most` counters at its end; a date stays whole."""
     for _ in range(most):
         match = _COUNTER.match(name)
-        if match is None :
+        if match is None or _DATE.fullmatch(name):
             break
         name = match["stem"]
     return name

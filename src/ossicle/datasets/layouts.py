@@ -81,14 +81,14 @@ def read_rows(source: str | os.PathLike[str] | pd.DataFrame) -> Rows:
     if audio.is_audio(path):
         raise DataError(f"{path}: is one audio file; give the folder of classes or a manifest")
     notes = []
-    table = _standard_columns(_read_text_table(path), path.parent, str(path), notes)
+    table = _standard_columns(read_text_table(path), path.parent, str(path), notes)
     return Rows(table, path.parent, "manifest", notes)
 
 
 # --- a folder a class -------------------------------------------------------------------------
 
 
-def _walk(root: Path) -> tuple[list[tuple[str, ...]], int]:
+def audio_below(root: Path) -> tuple[list[tuple[str, ...]], int]:
     """Audio files under `root` as tuples of path parts, sorted, and the count of other files.
 
     Hidden names (`.x`, the `._x` that macOS leaves) and `__MACOSX` are passed over; links are
@@ -116,7 +116,7 @@ def _walk(root: Path) -> tuple[list[tuple[str, ...]], int]:
 
 
 def _read_folder(root: Path) -> Rows:
-    files, others = _walk(root)
+    files, others = audio_below(root)
     if not files:
         raise DataError(f"{root}: has no audio files (known: {' '.join(sorted(audio.EXTENSIONS))})")
     notes = []
@@ -177,14 +177,14 @@ def _read_audiofolder(root: Path) -> Rows | None:
     tables = []
     for file, split in parts:
         table = _standard_columns(
-            _read_text_table(file), file.parent, str(file), notes, folder_labels=True
+            read_text_table(file), file.parent, str(file), notes, folder_labels=True
         )
         if split is not None and "split" not in table:
             table["split"] = split
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
     listed = {os.path.normpath(p) for p in table["path"]}
-    files, _ = _walk(root)
+    files, _ = audio_below(root)
     unlisted = sum(str(root.joinpath(*p)) not in listed for p in files)
     if unlisted:
         name = parts[0][0].name
@@ -199,7 +199,11 @@ def _metadata_in(folder: Path) -> Path | None:
 # --- tables ------------------------------------------------------------------------------------
 
 
-def _read_text_table(path: Path) -> pd.DataFrame:
+def read_text_table(path: Path) -> pd.DataFrame:
+    """A manifest with every value as the string it is, lists of Parquet as lists of strings.
+
+    Raises DataError for another kind of file, or one that cannot be read.
+    """
     suffix = path.suffix.lower()
     try:
         if suffix in (".parquet", ".pq"):
@@ -287,7 +291,7 @@ def _standard_columns(
     raw = table[path_column]
     if not all(isinstance(value, str) for value in raw):
         raise DataError(f"{source}: column {path_column!r} must hold paths, one a row")
-    result["path"] = [_resolve(value.strip(), root) for value in raw]
+    result["path"] = [resolve(value.strip(), root) for value in raw]
     label_column = find(LABEL_COLUMNS)
     if label_column is not None:
         result["label"] = table[label_column]
@@ -330,7 +334,7 @@ def absolute(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def _resolve(value: str, root: Path) -> str:
+def resolve(value: str, root: Path) -> str:
     """An absolute path; a manifest written on Windows has backslashes where this one has not."""
     if not value:
         return ""

@@ -72,7 +72,7 @@ def mel_filters(
         norm: "slaney" divides each band by half its width in Hz (equal areas); None leaves
             peaks of 1.
         triangles: "hz", straight sides over frequency (librosa), or "mel", straight sides over
-            mel and no weight on the bin of 0 Hz (TensorFlow's linear_to_mel_weight_matrix).
+            mel (TensorFlow's linear_to_mel_weight_matrix). The bin of 0 Hz weighs 0 in both.
 
     Raises:
         OssicleError: an argument is out of its range.
@@ -96,8 +96,6 @@ def mel_filters(
     lower, peak, upper = (edges[i : i + n_mels, None] for i in range(3))
     filters = np.minimum((bins - lower) / (peak - lower), (upper - bins) / (upper - peak))
     filters = np.maximum(filters, 0.0)
-    if triangles == "mel":
-        filters[:, 0] = 0.0
     if norm == "slaney":
         filters *= 2 / (edges_hz[2:] - edges_hz[:-2])[:, None]
     return filters

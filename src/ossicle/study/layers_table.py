@@ -27,25 +27,19 @@ def layers_table(result: Mapping[str, Any]) -> str:
     )
     lines += ["", "```", _command(used), "```", ""]
     if "scores" in result:
+        whole = result["with_standardising"]
+        rows = {**whole["scores"], **whole["baselines"]}
+        bare = {**result["scores"], **result["baselines"]}
         lines += [
-            "Mean accuracy over the folds of the best support vector machine of the grid "
-            "(not nested, as published), with standardising on and off, and off only.",
+            "Mean accuracy over the folds of the best support vector machine of the grid, not "
+            "nested: without standardising, as the published scores were made, and with it on "
+            "and off.",
             "",
+            "| layers | published | without standardising | whole grid | fast search |",
+            "|---|---|---|---|---|",
         ]
-        rows = {**result["scores"], **{k: v["score"] for k, v in result["baselines"].items()}}
-        bare = {
-            **result["as_run"]["scores"],
-            **{k: v["score_unscaled"] for k, v in result["baselines"].items()},
-        }
-        lines.append("| layers | grid | without standardising | published | fast search |")
-        lines.append("|---|---|---|---|---|")
         for name in sorted(rows, key=lambda name: -rows[name]):
-            cells = (
-                rows[name],
-                bare[name],
-                published.get(name),
-                search["scores"].get(name),
-            )
+            cells = (published.get(name), bare[name], rows[name], search["scores"].get(name))
             lines.append(f"| {name} | " + " | ".join(_number(c) for c in cells) + " |")
     else:
         lines += ["| layers | fast search | published |", "|---|---|---|"]
@@ -55,16 +49,19 @@ def layers_table(result: Mapping[str, Any]) -> str:
     lines.append("")
     if result.get("compared", 0) >= 3:
         lines += ["## Against the published scores", ""]
-        for title, part in (("grid", result), ("without standardising", result["as_run"])):
+        for title, part in (
+            ("without standardising", result),
+            ("whole grid", result["with_standardising"]),
+        ):
             correlation = _number(part["rank_correlation"]) or "not defined"
             lines.append(
-                f"- {title}: {part['compared']} sets of layers, median difference "
+                f"- {title}: {part['compared']} sets of features, median difference "
                 f"{_points(part['median_difference'])}, largest "
                 f"{_points(part['largest_difference'])}, rank correlation {correlation}."
             )
         lines += [
             "",
-            "The published scores are those without standardising: the authors' "
+            "The published scores were made without standardising: the authors' "
             "`OptionalStandardScaler` decides in its constructor, and `GridSearchCV` switches it "
             "on afterwards, by `set_params`, so that it never standardised.",
             "",
@@ -81,7 +78,7 @@ def layers_table(result: Mapping[str, Any]) -> str:
             f"{search['times_faster']:.0f} times as long."
         )
     if search.get("judged_by"):
-        whose = "the grid's" if search["judged_by"] == "grid" else "the published"
+        whose = "the whole grid's" if search["judged_by"] == "grid" else "the published"
         lines.append(
             f"By {whose} scores the best set is {search['best_layers']} "
             f"({_number(search['best_score'])}); the chosen one is "

@@ -10,7 +10,8 @@ Axes: n clips, d dimensions, k classes, labels or outputs.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -19,24 +20,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
-from ossicle.errors import DataError
 from ossicle.transfer.calibrate import calibrate, probabilities
 from ossicle.transfer.inner_folds import inner_folds
-
-
-class FeatureError(DataError, ValueError):
-    """Features or labels that a probe cannot be fitted on; a ValueError too, as in scikit-learn."""
-
-
-class Problem(NamedTuple):
-    """A checked training set."""
-
-    X: np.ndarray  # (n, d) float32 or float64
-    targets: np.ndarray  # (n, k): 0/1 for classes and labels, else the numbers
-    weight: np.ndarray  # (n,), mean 1
-    folds: np.ndarray  # (n,) inner folds, groups kept together
-    groups: np.ndarray  # (n,) groups as numbers; the inner folds where none are given
-    task: str
+from ossicle.transfer.problem import FeatureError, Problem
 
 
 def _one_line(error: Exception) -> str:
@@ -73,6 +59,10 @@ def _check_lengths(X: np.ndarray, y: np.ndarray) -> None:
         )
 
 
+def _sizes(block_sizes: Sequence[int] | None) -> tuple[int, ...] | None:
+    return None if block_sizes is None else tuple(int(size) for size in block_sizes)
+
+
 class ClassifierProbe(ClassifierMixin, BaseEstimator):
     """Base of the probes for one class a clip, and for several labels a clip.
 
@@ -95,7 +85,9 @@ class ClassifierProbe(ClassifierMixin, BaseEstimator):
         tags.classifier_tags.multi_label = True
         return tags
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> ClassifierProbe:
+    def fit(
+        self, X: Any, y: Any, groups: Any = None, block_sizes: Sequence[int] | None = None
+    ) -> ClassifierProbe:
         """Choose the regularisation on grouped inner folds, calibrate, and fit on all clips.
 
         Args:
@@ -103,11 +95,13 @@ class ClassifierProbe(ClassifierMixin, BaseEstimator):
             y: (n,) class labels, or (n, k) 0/1 for multi-label.
             groups: (n,) recording, speaker or site of each clip; no group is on both sides of an
                 inner fold. None: clips are independent, folds are stratified.
+            block_sizes: columns of each block (a layer under a pooling) of X, in order: wide
+                blocks are then weighed down, see `span.block_weights`.
 
         Raises:
             FeatureError: NaN or infinite features, fewer than two classes, lengths that differ.
         """
-        problem = self._check(X, y, groups)
+        problem = self._check(X, y, groups)._replace(block_sizes=_sizes(block_sizes))
         decisions = self._fit(problem)
         self.calibration_ = calibrate(decisions, problem.targets, problem.weight, self.task_)
         self.held_out_proba_ = probabilities(self.calibration_.logits(decisions), self.task_)
@@ -122,6 +116,8 @@ class ClassifierProbe(ClassifierMixin, BaseEstimator):
                 "but the target y is None."
             )
         X = _features(self, X, reset=True)
+        if any(v is None or v != v for v in np.asarray(y, dtype=object).ravel()):
+            raise FeatureError("Input y contains NaN or None: leave out clips without a label")
         try:
             multilabel = self.task == "multilabel" or (
                 self.task == "auto" and type_of_target(y, input_name="y").startswith("multilabel")
@@ -131,8 +127,6 @@ class ClassifierProbe(ClassifierMixin, BaseEstimator):
             else:
                 y = column_or_1d(y, warn=True)
                 check_classification_targets(y)
-                if y.dtype.kind == "O" and any(v is None or v != v for v in y):
-                    raise ValueError("labels are missing for some clips: leave those out")
         except ValueError as error:
             raise FeatureError(_one_line(error)) from error
         _check_lengths(X, y)
@@ -225,13 +219,16 @@ class RegressorProbe(RegressorMixin, BaseEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> RegressorProbe:
+    def fit(
+        self, X: Any, y: Any, groups: Any = None, block_sizes: Sequence[int] | None = None
+    ) -> RegressorProbe:
         """Choose the regularisation on grouped inner folds and fit on all clips.
 
         Args:
             X: (n, d) features, finite.
             y: (n,) or (n, k) numbers.
             groups: (n,) group of each clip, or None.
+            block_sizes: as for classifiers.
 
         Raises:
             FeatureError: NaN or infinite features or targets, lengths that differ.
@@ -258,7 +255,8 @@ class RegressorProbe(RegressorMixin, BaseEstimator):
             targets, groups, task="regression", n_folds=self.n_folds, random_state=self.random_state
         )
         whole = groups if groups is not None and groups.max() > 0 else folds
-        problem = Problem(X, targets, np.ones(len(X)), folds, whole, "regression")
+        weight, sizes = np.ones(len(X)), _sizes(block_sizes)
+        problem = Problem(X, targets, weight, folds, whole, "regression", sizes)
         held_out = self._fit(problem)
         self.held_out_ = held_out[:, 0] if self._flat else held_out
         return self

@@ -21,7 +21,6 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.metrics import accuracy_score, average_precision_score, r2_score
 
-from ossicle.transfer.estimator import FeatureError
 from ossicle.transfer.inner_folds import inner_folds
 from ossicle.transfer.layer_kernels import (
     LINEAR_PENALTIES,
@@ -31,6 +30,7 @@ from ossicle.transfer.layer_kernels import (
     Setting,
 )
 from ossicle.transfer.probe import create_probe
+from ossicle.transfer.problem import FeatureError
 
 MAX_EXHAUSTIVE = 12  # layers: 4,095 subsets
 METHODS = ("auto", "exhaustive", "forward", "backward")

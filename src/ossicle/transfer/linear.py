@@ -17,7 +17,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from ossicle.transfer.calibrate import calibrate
-from ossicle.transfer.estimator import ClassifierProbe, Problem
+from ossicle.transfer.estimator import ClassifierProbe
+from ossicle.transfer.problem import Problem
 from ossicle.transfer.ridge import LinearHead
 from ossicle.transfer.span import Span
 
@@ -74,7 +75,7 @@ class LinearProbe(LinearHead, ClassifierProbe):
         raise NotImplementedError
 
     def _fit_linearly(self, problem: Problem) -> np.ndarray:
-        span = Span(problem.X)
+        span = Span(problem.X, problem.block_sizes)
         Z = span.coordinates()
         norm = max(float(np.sum(Z**2)) / len(Z), 1e-12)
         best: tuple[float, float, np.ndarray] | None = None

@@ -19,7 +19,8 @@ import numpy as np
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from ossicle.transfer.calibrate import calibrate
-from ossicle.transfer.estimator import ClassifierProbe, Problem, RegressorProbe, regression_loss
+from ossicle.transfer.estimator import ClassifierProbe, RegressorProbe, regression_loss
+from ossicle.transfer.problem import Problem
 from ossicle.transfer.span import Span, linear_decisions
 
 Layers = list[tuple[np.ndarray, np.ndarray]]
@@ -87,9 +88,9 @@ def _train(
     return layers, held_out, {"decay": decay, "epochs": epochs}, losses
 
 
-def _inputs(X: np.ndarray) -> tuple[Span, np.ndarray, float]:
+def _inputs(problem: Problem) -> tuple[Span, np.ndarray, float]:
     """The span, (n, r) float32 inputs of unit mean variance, and the factor that made it so."""
-    span = Span(X)
+    span = Span(problem.X, problem.block_sizes)
     Z = span.coordinates()
     factor = 1.0 / max(float(np.sqrt(np.mean(Z**2))), 1e-12) if Z.size else 1.0
     return span, (Z * factor).astype(np.float32), factor
@@ -138,7 +139,7 @@ class MLPProbe(ClassifierProbe):
         self.random_state = random_state
 
     def _fit(self, problem: Problem) -> np.ndarray:
-        span, Z, factor = _inputs(problem.X)
+        span, Z, factor = _inputs(problem)
         k = problem.targets.shape[1]
         if problem.task == "classes":
             y, classes = problem.targets.argmax(axis=1), np.arange(k)
@@ -224,7 +225,7 @@ class MLPRegressionProbe(RegressorProbe):
         self.random_state = random_state
 
     def _fit(self, problem: Problem) -> np.ndarray:
-        span, Z, factor = _inputs(problem.X)
+        span, Z, factor = _inputs(problem)
         mean, deviation = problem.targets.mean(axis=0), problem.targets.std(axis=0)
         deviation = np.where(deviation > 0, deviation, 1.0)
         y = (problem.targets - mean) / deviation

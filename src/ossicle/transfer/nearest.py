@@ -13,7 +13,8 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from ossicle.transfer.calibrate import calibrate
-from ossicle.transfer.estimator import ClassifierProbe, Problem, RegressorProbe, regression_loss
+from ossicle.transfer.estimator import ClassifierProbe, RegressorProbe, regression_loss
+from ossicle.transfer.problem import Problem
 from ossicle.transfer.span import Span
 
 NEIGHBOURS = (1, 3, 5, 9, 15, 25)
@@ -22,8 +23,8 @@ NEIGHBOURS = (1, 3, 5, 9, 15, 25)
 class _Neighbours:
     """Standardised clips, and what clips near to others are, for several numbers of neighbours."""
 
-    def __init__(self, X: np.ndarray, values: np.ndarray) -> None:
-        span = Span(X)
+    def __init__(self, problem: Problem, values: np.ndarray) -> None:
+        X, span = problem.X, Span(problem.X, problem.block_sizes)
         self.mean, self.inverse_scale = span.mean, span.inverse_scale
         self.Z = self.standardise(X)
         self.values = values
@@ -94,7 +95,7 @@ class KNNProbe(ClassifierProbe):
         values = np.concatenate([problem.targets * weight, (1 - problem.targets) * weight], axis=1)
         rate = (problem.weight @ problem.targets + 1) / (len(problem.X) + 2)
         self._prior, self._rest = rate, 1 - np.minimum(rate, 1 - 1e-6)
-        self._neighbours = _Neighbours(problem.X, values)
+        self._neighbours = _Neighbours(problem, values)
         counts = [int(c) for c in self.neighbours]
         losses = []
         held_out = []
@@ -132,7 +133,7 @@ class KNNRegressionProbe(RegressorProbe):
     def _fit(self, problem: Problem) -> np.ndarray:
         # A column of ones counts the neighbours, fewer than asked for in small sets.
         values = np.concatenate([problem.targets, np.ones((len(problem.X), 1))], axis=1)
-        self._neighbours = _Neighbours(problem.X, values)
+        self._neighbours = _Neighbours(problem, values)
         counts = [int(c) for c in self.neighbours]
         held_out = [
             sums[:, :-1] / sums[:, -1:] for sums in self._neighbours.held_out(counts, problem.folds)

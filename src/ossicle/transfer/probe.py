@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ossicle.transfer.estimator import ClassifierProbe, FeatureError, RegressorProbe
+from ossicle.transfer.estimator import ClassifierProbe, RegressorProbe
 from ossicle.transfer.linear import LogisticProbe
 from ossicle.transfer.mlp import MLPProbe, MLPRegressionProbe
 from ossicle.transfer.nearest import KNNProbe, KNNRegressionProbe
+from ossicle.transfer.problem import FeatureError
 from ossicle.transfer.ridge import RidgeProbe, RidgeRegressionProbe
 from ossicle.transfer.svm import SVMProbe, SVMRegressionProbe
 

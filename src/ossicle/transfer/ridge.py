@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ossicle.transfer.calibrate import calibrate
-from ossicle.transfer.estimator import ClassifierProbe, Problem, RegressorProbe, regression_loss
+from ossicle.transfer.estimator import ClassifierProbe, RegressorProbe, regression_loss
+from ossicle.transfer.problem import Problem
 from ossicle.transfer.ridge_path import RELATIVE_PENALTIES, RidgePath, choose_penalty
 from ossicle.transfer.span import linear_decisions
 
@@ -67,7 +68,7 @@ class RidgeProbe(LinearHead, ClassifierProbe):
         self.random_state = random_state
 
     def _fit(self, problem: Problem) -> np.ndarray:
-        path = RidgePath(problem.X, 2 * problem.targets - 1, problem.weight)
+        path = RidgePath(problem.X, 2 * problem.targets - 1, problem.weight, problem.block_sizes)
         penalty, held_out, tried = choose_penalty(
             path,
             problem.groups,
@@ -95,7 +96,7 @@ class RidgeRegressionProbe(RegressorProbe):
         self.random_state = random_state
 
     def _fit(self, problem: Problem) -> np.ndarray:
-        path = RidgePath(problem.X, problem.targets)
+        path = RidgePath(problem.X, problem.targets, block_sizes=problem.block_sizes)
         penalty, held_out, tried = choose_penalty(
             path,
             problem.groups,

@@ -19,7 +19,7 @@ Axes: n clips, d dimensions, k outputs, r rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.linalg import eigh
@@ -37,13 +37,20 @@ class RidgePath:
         X: (n, d) features.
         Y: (n, k) targets.
         weight: (n,) positive weights of the clips, or None for equal ones.
+        block_sizes: columns of each block of X, see `Span`.
 
     Attributes:
         scale: the mean squared norm of a standardised clip; penalties are multiples of it.
     """
 
-    def __init__(self, X: np.ndarray, Y: np.ndarray, weight: np.ndarray | None = None) -> None:
-        self.span = Span(X)
+    def __init__(
+        self,
+        X: np.ndarray,
+        Y: np.ndarray,
+        weight: np.ndarray | None = None,
+        block_sizes: Sequence[int] | None = None,
+    ) -> None:
+        self.span = Span(X, block_sizes)
         n = len(X)
         weight = np.ones(n) if weight is None else np.maximum(weight / weight.mean(), 1e-8)
         self.weight, self.root, self.Y = weight, np.sqrt(weight), Y

@@ -11,10 +11,12 @@ Axes: n clips, d dimensions, r coordinates (d where d <= n, else the rank), k ou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.linalg import blas, eigh
+
+from ossicle.transfer.problem import FeatureError
 
 BLOCK = 1024  # columns at a time: 40 MB of float64 for 5,000 clips
 
@@ -24,13 +26,16 @@ class Span:
 
     Args:
         X: (n, d) float32 or float64 features, finite.
+        block_sizes: columns of each block that stands in X, in order; see `block_weights`. None:
+            all columns weigh the same.
 
     Attributes:
         mean: (d,) means.
-        inverse_scale: (d,) one over the standard deviation, 0 for constant columns.
+        inverse_scale: (d,) one over the standard deviation, 0 for constant columns, times the
+            weight of the column's block.
     """
 
-    def __init__(self, X: np.ndarray) -> None:
+    def __init__(self, X: np.ndarray, block_sizes: Sequence[int] | None = None) -> None:
         self.X = X
         n, d = X.shape
         self.wide = d > n
@@ -50,6 +55,8 @@ class Span:
             constant |= deviation < np.finfo(np.float32).tiny
             self.mean[part] = mean
             self.inverse_scale[part] = np.where(constant, 0.0, 1 / np.where(constant, 1, deviation))
+        if block_sizes is not None:
+            self.inverse_scale *= block_weights(block_sizes, d)
         self._rotation: np.ndarray | None = None
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
@@ -110,6 +117,21 @@ class Span:
         """Weights for raw features: (d, k) and (k,) of standardised ones to (k, d) and (k,)."""
         weight = (w * self.inverse_scale[:, None]).T
         return weight, bias - weight @ self.mean
+
+
+def block_weights(block_sizes: Sequence[int], d: int) -> np.ndarray:
+    """(d,) factors that let a block of s columns count as sqrt(s), their squares' mean being 1.
+
+    Halfway between columns that all weigh the same, where wide layers drown narrow ones, and
+    blocks that all weigh the same, where a column of a narrow layer outweighs fifty of a wide one.
+
+    Raises:
+        FeatureError: the sizes do not add up to d.
+    """
+    sizes = np.asarray(block_sizes, dtype=np.int64)
+    if sizes.sum() != d or (sizes < 1).any():
+        raise FeatureError(f"blocks of {sizes.sum()} columns in all for features of {d}")
+    return np.repeat(sizes**-0.25, sizes) * np.sqrt(d / np.sqrt(sizes).sum())
 
 
 def linear_decisions(X: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:

@@ -14,8 +14,9 @@ import numpy as np
 from sklearn.svm import SVC, SVR, LinearSVC
 
 from ossicle.transfer.calibrate import calibrate
-from ossicle.transfer.estimator import FeatureError, Problem, RegressorProbe, regression_loss
+from ossicle.transfer.estimator import RegressorProbe, regression_loss
 from ossicle.transfer.linear import LinearProbe
+from ossicle.transfer.problem import FeatureError, Problem
 from ossicle.transfer.span import Span
 
 LINEAR_C = np.logspace(-3, 2, 6)
@@ -27,8 +28,8 @@ KERNEL_GAMMA = (0.25, 1.0, 4.0)
 class _Kernel:
     """The RBF kernel of standardised clips with each other and with other clips."""
 
-    def __init__(self, X: np.ndarray) -> None:
-        self.span = Span(X)
+    def __init__(self, problem: Problem) -> None:
+        self.span = Span(problem.X, problem.block_sizes)
         products = self.span.gram()
         self.squares = products.diagonal().copy()
         self.squared = np.maximum(self.squares[:, None] + self.squares[None, :] - 2 * products, 0.0)
@@ -97,7 +98,7 @@ class SVMProbe(LinearProbe):
             return self._fit_linearly(problem)
         if self.kernel != "rbf":
             raise FeatureError(f"kernel={self.kernel!r}: use 'linear' or 'rbf'")
-        self._kernel = _Kernel(problem.X)
+        self._kernel = _Kernel(problem)
         best: tuple[float, float, float, np.ndarray] | None = None
         self.inner_losses_ = {}
         for gamma in self.gamma:
@@ -191,7 +192,7 @@ class SVMRegressionProbe(RegressorProbe):
     def _fit(self, problem: Problem) -> np.ndarray:
         if self.kernel not in ("rbf", "linear"):
             raise FeatureError(f"kernel={self.kernel!r}: use 'rbf' or 'linear'")
-        self._kernel = _Kernel(problem.X)
+        self._kernel = _Kernel(problem)
         # C and the insensitive band presume targets of about unit size.
         self._mean, deviation = problem.targets.mean(axis=0), problem.targets.std(axis=0)
         self._deviation = np.where(deviation > 0, deviation, 1.0)

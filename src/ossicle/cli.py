@@ -1,0 +1,492 @@
+"""The command line: one verb a station. Only here is anything read from arguments or printed.
+
+Imports that take time are inside the verbs, so that `ossicle --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from ossicle.errors import OssicleError
+
+if TYPE_CHECKING:
+    from ossicle.datasets.clips import Clips
+    from ossicle.features import Progress
+    from ossicle.model import Model
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Transfer learning for audio: labelled recordings in, an honest, working model out.",
+)
+study = typer.Typer(no_args_is_help=True, help="Experiments of the literature, each one command.")
+app.add_typer(study, name="study")
+
+Source = Annotated[
+    Path,
+    typer.Argument(help="Folder per class, folder with metadata.csv, or a CSV/Parquet manifest."),
+]
+Folds = Annotated[
+    str | None, typer.Option(help="Column, or '/regex/' on the file name, that names the fold.")
+]
+Groups = Annotated[
+    str | None,
+    typer.Option(
+        help="Column, '/regex/', 'runs:K' or 'none': what must not straddle a split "
+        "(recording, speaker, site)."
+    ),
+]
+Labels = Annotated[str | None, typer.Option(help="Force classes, multilabel or regression.")]
+Backbone = Annotated[str, typer.Option(help="A name from `ossicle backbones`.")]
+Random = Annotated[bool, typer.Option("--random", help="Random weights: the untrained baseline.")]
+Layers = Annotated[str, typer.Option(help="all, last, names, numbers from 1, ranges: 1-5,last.")]
+Pooling = Annotated[str | None, typer.Option(help="Of mean, max, std, band; with commas.")]
+Probe = Annotated[str, typer.Option(help="ridge, logistic, svm, knn or mlp.")]
+Choose = Annotated[bool, typer.Option("--choose-layers", help="Choose layers, nested.")]
+Balance = Annotated[bool, typer.Option("--balance", help="Weigh rare classes up.")]
+NFolds = Annotated[int, typer.Option(help="Folds where the data brings none.")]
+Seed = Annotated[int, typer.Option(help="Of folds, random weights and resampling.")]
+Workers = Annotated[int | None, typer.Option(help="Threads; default: all cores.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")]
+
+
+@app.command()
+def evaluate(
+    clips: Source,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the report.")] = None,
+    folds: Folds = None,
+    groups: Groups = None,
+    labels: Labels = None,
+    backbone: Backbone = "yamnet",
+    random: Random = False,
+    layers: Layers = "all",
+    pooling: Pooling = None,
+    probe: Probe = "ridge",
+    choose_layers: Choose = False,
+    balance: Balance = False,
+    n_folds: NFolds = 5,
+    seed: Seed = 0,
+    workers: Workers = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The score alone, no report.")] = False,
+    as_json: Json = False,
+) -> None:
+    """How well would it do? Cross-validated, grouped, with intervals and a report."""
+    from ossicle.transfer.evaluate import summary
+
+    arguments = _effective(locals())
+    result, _, _, table = _evaluated(arguments, as_json)
+    lines = list(summary(result))
+    if not quick:
+        lines.append(f"report: {_report(result, out or Path(f'{_name(clips)}-report'), table)}")
+    _answer(lines, _brief(result), as_json)
+
+
+@app.command()
+def train(
+    clips: Source,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The bundle to write.")],
+    folds: Folds = None,
+    groups: Groups = None,
+    labels: Labels = None,
+    backbone: Backbone = "yamnet",
+    random: Random = False,
+    layers: Layers = "all",
+    pooling: Pooling = None,
+    probe: Probe = "ridge",
+    choose_layers: Choose = False,
+    balance: Balance = False,
+    n_folds: NFolds = 5,
+    seed: Seed = 0,
+    workers: Workers = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The score alone, no report.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure by cross-validation, then fit on all clips: the model to take away."""
+    from ossicle import bundle
+    from ossicle.transfer.evaluate import summary
+    from ossicle.transfer.fit import FOLDABLE, fit_model
+
+    arguments = _effective(locals())
+    if probe not in FOLDABLE:
+        raise OssicleError(f"--probe {probe} is no network to take away: {', '.join(FOLDABLE)}")
+    if out.exists() and not bundle.is_bundle(out):
+        raise OssicleError(f"{out}: is there already and is not a bundle; choose another name")
+    result, source, model, table = _evaluated(arguments, as_json)
+    settings = _settings(arguments)
+    trained = fit_model(
+        model, table, source, probe=probe, probe_settings=settings, choose=choose_layers, seed=seed
+    )
+    trained.info.update(
+        score={"metric": result["metric"], **result["score"]},
+        protocol=result["protocol"]["text"],
+        created=result["created"],
+    )
+    bundle.save(trained, out)
+    lines = [*summary(result), f"model: {out}"]
+    if not quick:
+        folder = out.with_name(f"{out.stem}-report")
+        lines.append(f"report: {_report(result, folder, table)}")
+    _answer(lines, {**_brief(result), "model": str(out)}, as_json)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A bundle that `ossicle train` wrote.")],
+    recordings: Annotated[list[Path], typer.Argument(help="Audio files, folders, or a manifest.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help=".csv, .tsv, .parquet or .jsonl")
+    ] = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Label recordings with a trained model; each file gets one row."""
+    from ossicle import bundle
+    from ossicle.predict import predict as label
+    from ossicle.predict import write_table
+
+    network = bundle.load(model)
+    items = _recordings(recordings)
+    with _progress("labelling") as tick:
+        frame, skipped = label(network, items, workers=_workers(workers), progress=tick)
+    lines = [f"skipped {path}: {reason}" for _, path, reason in skipped]
+    if frame.empty:
+        raise OssicleError("\n".join([*lines, "none of the recordings could be used"]))
+    frame = frame.drop(columns="row")
+    brief: dict[str, Any] = {"n_clips": len(frame), "n_skipped": len(skipped)}
+    if out is None:
+        _say(lines)
+        typer.echo(frame.to_csv(index=False), nl=False)
+        lines = []
+    else:
+        write_table(frame, out)
+        lines.append(f"{len(frame)} recordings labelled: {out}")
+        brief["out"] = str(out)
+    brief["skipped"] = [{"path": path, "reason": reason} for _, path, reason in skipped]
+    _answer(lines, brief, as_json)
+
+
+@app.command()
+def embed(
+    clips: Source,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .parquet file to write.")],
+    backbone: Backbone = "yamnet",
+    random: Random = False,
+    layers: Layers = "all",
+    pooling: Pooling = None,
+    seed: Seed = 0,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Write the pooled features of every clip; a stopped run goes on where it stopped."""
+    from ossicle.embed import embed as write
+
+    source = _read(clips, None, None, None, unlabelled=True)
+    model = _model(backbone, random, seed)
+    with _progress("embedding") as tick:
+        done = write(
+            source,
+            model,
+            out,
+            layers=layers,
+            poolings=_poolings(pooling),
+            workers=_workers(workers),
+            progress=tick,
+        )
+    lines = [f"skipped {item['path']}: {item['reason']}" for item in done.skipped]
+    lines.append(f"{done.n_clips} clips, {done.seconds_read:.0f} s of audio: {out}")
+    brief = {"out": str(out), "n_clips": done.n_clips, "skipped": done.skipped}
+    _answer(lines, {**brief, "seconds_read": done.seconds_read}, as_json)
+
+
+@app.command()
+def audit(
+    clips: Source,
+    folds: Folds = None,
+    groups: Groups = None,
+    labels: Labels = None,
+    backbone: Backbone = "yamnet",
+    near: Annotated[bool, typer.Option(help="Also near-duplicates, by the backbone.")] = True,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Find duplicates, near-duplicates, leaks across splits, contradicting labels, broken files."""
+    from ossicle.audit import audit as look
+    from ossicle.audit_text import audit_lines
+    from ossicle.features import extract
+
+    source = _read(clips, folds, groups, labels)
+    lines, embeddings, broken = list(source.notes), None, []
+    if near:
+        model = _model(backbone, False, 0)
+        with _progress("embedding") as tick:
+            table = extract(model, source, layers="last", workers=_workers(workers), progress=tick)
+        embeddings, broken = table.matrix(), table.skipped
+        source = source.subset(table.index)
+    report = look(source, embeddings=embeddings)
+    lines += [f"unreadable: {path}: {reason}" for _, path, reason in broken]
+    report["unreadable"] += [
+        {"row": row, "path": path, "reason": reason} for row, path, reason in broken
+    ]
+    lines += audit_lines(report, source.root)
+    _answer(lines, report, as_json)
+
+
+@app.command()
+def backbones(
+    pattern: Annotated[str, typer.Argument(help="Names with wildcards, such as '*net*'.")] = "*",
+    as_json: Json = False,
+) -> None:
+    """List the networks: parameters, rate, layers, embedding size, weights and their licence."""
+    from ossicle.describe import describe_models
+
+    rows = describe_models(pattern)
+    if not rows:
+        raise OssicleError(f"no backbone is called {pattern!r}; `ossicle backbones` lists all")
+    width = max(len(row["name"]) for row in rows)
+    lines = []
+    for row in rows:
+        lines.append(
+            f"{row['name']:<{width}}  {row['parameters']:>10,} parameters  "
+            f"{row['sample_rate']:>6} Hz  {row['layers']:>3} layers  "
+            f"{row['embedding']:>5} values  {row['weights']} [{row['licence']}]"
+        )
+    _answer(lines, {"backbones": rows}, as_json)
+
+
+@study.command("layers")
+def study_layers(
+    features: Annotated[Path, typer.Argument(help=".npz with layers (clips, L, dims) and label.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="JSON file to write.")] = None,
+    grid: Annotated[
+        bool, typer.Option(help="The published SVM grid; else the search alone.")
+    ] = True,
+    jobs: Annotated[int, typer.Option(help="Processes.")] = 1,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Every combination of layers (Choi et al. 2017): published grid and fast search."""
+    from ossicle.study.layers import layers_study, study_lines
+
+    with _progress("subsets") as tick:
+        result = layers_study(
+            features, out=out, grid=grid, n_jobs=jobs, random_state=seed, progress=_counts(tick)
+        )
+    _answer(study_lines(result), result, as_json)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2."""
+    # Threads inside a product of matrices fight with the workers for the same cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        app(standalone_mode=False)
+    except OssicleError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        # Errors of the argument parser; anything else is ours and keeps its traceback.
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context is not None else "ossicle"
+            _fail(f"{error.format_message()} (see `{command} --help`)")
+        raise
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    sys.exit(2)
+
+
+def _answer(lines: list[str], value: dict[str, Any], as_json: bool) -> None:
+    """Lines for people on standard output, or on standard error beside one JSON line."""
+    from ossicle.record import json_safe
+
+    if as_json:
+        _say(lines)
+        typer.echo(json.dumps(json_safe(value), ensure_ascii=False, allow_nan=False))
+    else:
+        for line in lines:
+            typer.echo(line)
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line, err=True)
+
+
+def _effective(values: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that count, for the record."""
+    hidden = ("as_json", "summary", "bundle", "FOLDABLE", "fit_model")
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in values.items()
+        if name not in hidden
+    }
+
+
+def _name(path: Path) -> str:
+    return path.resolve().stem if path.is_file() else path.resolve().name
+
+
+def _read(
+    path: Path, folds: str | None, groups: str | None, labels: str | None, unlabelled: bool = False
+) -> Clips:
+    from ossicle.datasets.clips import read_clips
+    from ossicle.errors import DataError
+
+    if not unlabelled:
+        return read_clips(path, folds=folds, groups=groups, labels=labels)
+    try:
+        return read_clips(path)
+    except DataError:
+        from ossicle.datasets.unlabelled import unlabelled_clips
+
+        return unlabelled_clips([path])
+
+
+def _recordings(paths: list[Path]) -> Any:
+    from ossicle.datasets.unlabelled import unlabelled_clips
+
+    return unlabelled_clips(paths)
+
+
+def _model(backbone: str, random: bool, seed: int) -> Model:
+    from ossicle.backbones import WEIGHTS
+    from ossicle.model import create_model
+
+    return create_model(backbone, pretrained=backbone in WEIGHTS and not random, seed=seed)
+
+
+def _poolings(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(","))
+
+
+def _settings(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"class_weight": "balanced"} if arguments["balance"] else {}
+
+
+def _workers(asked: int | None) -> int:
+    return asked if asked is not None else len(os.sched_getaffinity(0))
+
+
+def _evaluated(arguments: dict[str, Any], as_json: bool) -> tuple[dict[str, Any], Any, Any, Any]:
+    """(result, clips, model, features) of an evaluation with a verb's arguments."""
+    from ossicle.features import extract
+    from ossicle.transfer.evaluate import evaluate as measure
+
+    a = arguments
+    clips = _read(Path(a["clips"]), a["folds"], a["groups"], a["labels"])
+    model = _model(a["backbone"], a["random"], a["seed"])
+    with _progress("embedding") as tick:
+        table = extract(
+            model,
+            clips,
+            layers=a["layers"],
+            poolings=_poolings(a["pooling"]),
+            workers=_workers(a["workers"]),
+            progress=tick,
+        )
+    with _status() as say:
+        result = measure(
+            clips,
+            table,
+            model,
+            probe=a["probe"],
+            probe_settings=_settings(a),
+            choose=a["choose_layers"],
+            n_folds=a["n_folds"],
+            seed=a["seed"],
+            diagnostics=not a["quick"],
+            arguments=a,
+            progress=say,
+        )
+    return result, clips, model, table
+
+
+def _report(result: dict[str, Any], folder: Path, table: Any) -> Path:
+    from ossicle.report import write_report
+
+    with _status() as say:
+        say("writing the report")
+        return write_report(result, folder, audio_root=Path(result["root"]))
+
+
+def _brief(result: dict[str, Any]) -> dict[str, Any]:
+    """The part of a result that fits one line: everything but clips and pictures."""
+    long = ("items", "audit", "subsets", "by_layer", "confusion", "per_class", "record")
+    brief = {name: value for name, value in result.items() if name not in long}
+    audit = result.get("audit")
+    if audit:
+        pairs = ("bytes", "samples", "near", "across_split", "label_conflicts")
+        brief["audit"] = {name: len(audit[name]) for name in pairs}
+    return brief
+
+
+@contextmanager
+def _progress(verb: str) -> Iterator[Callable[[Progress], None] | None]:
+    """A bar on standard error with files/s, times real time and time left; None if no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    import time
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(verb, total=None, speed="")
+        start = time.perf_counter()
+
+        def tick(p: Progress) -> None:
+            elapsed = max(time.perf_counter() - start, 1e-9)
+            speed = f"{p.done / elapsed:.1f} files/s"
+            if p.seconds_read:
+                speed += f", {p.seconds_read / elapsed:.0f} times real time"
+            bar.update(task, total=p.total, completed=p.done, speed=speed)
+
+        yield tick
+
+
+def _counts(tick: Callable[[Progress], None] | None) -> Callable[[int, int], None] | None:
+    from ossicle.features import Progress
+
+    return None if tick is None else lambda done, total: tick(Progress(done, total, 0.0))
+
+
+@contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """What is being done, on standard error, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield lambda text: status.update(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""A model's scores for many clips, as a table: what `ossicle predict` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ossicle.datasets.clips import Clips
+from ossicle.errors import AudioError, DataError, OssicleError
+from ossicle.features import (
+    Clip,
+    Progress,
+    ProgressCallback,
+    as_clips,
+    one_thread,
+    read_clip,
+    run_in_order,
+)
+from ossicle.model import Model
+from ossicle.record import replaced
+
+MULTILABEL_THRESHOLD = 0.5
+COLUMNS = ("row", "file", "onset", "offset", "label", "score", "value")
+KINDS = (".csv", ".tsv", ".parquet", ".jsonl")
+
+
+def predict(
+    model: Model,
+    items: Clips | Iterable[Any],
+    *,
+    workers: int = 1,
+    progress: ProgressCallback | None = None,
+) -> tuple[pd.DataFrame, list[tuple[int, str, str]]]:
+    """Label clips.
+
+    Args:
+        model: with a head.
+        items: a clips table, paths, or (samples, sample_rate) pairs.
+        workers: threads; no number changes the result.
+        progress: called after every clip.
+
+    Returns:
+        A table with a row for each usable clip, in order: ``row`` (position among the items),
+        ``file``, where the items are parts of files ``onset`` and ``offset`` (s), ``label`` (of
+        several a clip all from one half on, joined with ";"), ``score`` (the highest of any
+        class), then a column for each class with its probability; for a regression ``value``
+        alone. And (row, path, reason) of each clip that could not be used.
+
+    Raises:
+        OssicleError: the model has no head.
+        DataError: an item is no clip.
+    """
+    if model.head is None:
+        raise OssicleError("this model has no head: train one with `ossicle train`")
+    clips = as_clips(items)
+    model.eval()
+    if clips:
+        # Folds the network before threads share it.
+        model.clip_scores(np.ones(model.sample_rate, np.float32))
+
+    def run(clip: Clip) -> tuple[np.ndarray, float]:
+        samples = read_clip(clip, model.sample_rate)
+        return model.clip_scores(samples), len(samples) / model.sample_rate
+
+    rows, scores, skipped, seconds = [], [], [], 0.0
+    with one_thread():
+        for row, result in run_in_order(run, clips, workers):
+            if isinstance(result, AudioError):
+                skipped.append((row, result.path, result.reason))
+            else:
+                seconds += result[1]
+                rows.append(row)
+                scores.append(result[0])
+            if progress is not None:
+                progress(Progress(row + 1, len(clips), seconds))
+    width = model.head.sizes[-1]
+    matrix = np.stack(scores) if scores else np.empty((0, width), np.float32)
+    return _table(model, [clips[row] for row in rows], rows, matrix), skipped
+
+
+def _table(model: Model, clips: list[Clip], rows: list[int], scores: np.ndarray) -> pd.DataFrame:
+    data: dict[str, Any] = {"row": rows, "file": [readable(clip.name) for clip in clips]}
+    if any(clip.onset is not None or clip.offset is not None for clip in clips):
+        data["onset"] = np.array([clip.onset for clip in clips], float)
+        data["offset"] = np.array([clip.offset for clip in clips], float)
+    if model.task == "regression":
+        return pd.DataFrame({**data, "value": scores[:, 0]})
+    classes = model.classes
+    if model.task == "multilabel":
+        chosen = scores >= MULTILABEL_THRESHOLD
+        data["label"] = [";".join(classes[c] for c in np.flatnonzero(row)) for row in chosen]
+    else:
+        data["label"] = [classes[c] for c in scores.argmax(1)] if len(scores) else []
+    data["score"] = scores.max(1) if len(scores) else []
+    frame = pd.DataFrame(data)
+    return pd.concat([frame, pd.DataFrame(scores, columns=class_columns(model))], axis=1)
+
+
+def class_columns(model: Model) -> list[str]:
+    """Names of the columns of classes: the classes', unless a column or class is called so."""
+    taken = {*COLUMNS, *model.classes}
+    names = []
+    for name in model.classes:
+        column = name
+        while column in COLUMNS or (column != name and column in taken):
+            column = f"class {column}"
+        names.append(column)
+    return names
+
+
+def readable(name: str) -> str:
+    """A file name that can be written as text: bytes of it that are not UTF-8 become U+FFFD."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def table_kind(path: str | Path) -> str:
+    """The ending of a table's name, in lower case; to be asked for before long work.
+
+    Raises:
+        DataError: it is none that ``write_table`` knows.
+    """
+    kind = Path(path).suffix.lower()
+    if kind not in KINDS:
+        raise DataError(f"{path}: the name must end in {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+    return kind
+
+
+def write_table(frame: pd.DataFrame, path: str | Path) -> Path:
+    """Write CSV, TSV, Parquet or JSON lines, by the file's ending; whole or not at all.
+
+    Raises:
+        DataError: another ending, or a folder that cannot be written to.
+    """
+    path = Path(path)
+    kind = table_kind(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(path) as temporary:
+            if kind == ".parquet":
+                frame.to_parquet(temporary, index=False)
+            elif kind == ".jsonl":
+                frame.to_json(temporary, orient="records", lines=True, force_ascii=False)
+            else:
+                frame.to_csv(temporary, index=False, sep="\t" if kind == ".tsv" else ",")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+    return path

@@ -1,0 +1,373 @@
+"""How well would it do? Cross-validated, grouped, with intervals: the product's number.
+
+Everything that is chosen (standardisation, penalty, layers, temperature) is chosen on the training
+part of each fold; a clip is reported on once, by a probe that has heard neither it nor its group.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from ossicle.audit import audit
+from ossicle.datasets.clips import Clips
+from ossicle.datasets.patterns import relative_paths
+from ossicle.errors import DataError
+from ossicle.features import FeatureTable
+from ossicle.metrics import PRIMARY, confusion, per_class, with_intervals
+from ossicle.metrics.bootstrap import mean_interval
+from ossicle.model import Model
+from ossicle.record import record
+from ossicle.transfer import diagnose
+from ossicle.transfer.layer_choice import choose_layers
+from ossicle.transfer.probe import create_probe
+from ossicle.transfer.protocol import Protocol, choose_protocol
+
+Progress = Callable[[str], None]
+
+
+def evaluate(
+    clips: Clips,
+    table: FeatureTable,
+    model: Model,
+    *,
+    probe: str = "ridge",
+    probe_settings: Mapping[str, Any] | None = None,
+    choose: bool = False,
+    n_folds: int = 5,
+    seed: int = 0,
+    diagnostics: bool = True,
+    arguments: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Cross-validate a probe on frozen features, and everything one needs to trust the number.
+
+    Args:
+        clips: all clips asked for; those that could not be read are in ``table.skipped``.
+        table: their features.
+        model: what made the features.
+        probe: a name in ``ossicle.transfer.probe.PROBES``.
+        probe_settings: arguments of the probe.
+        choose: choose the layers inside each training part instead of using all.
+        n_folds: folds where the data brings none.
+        seed: of folds, inner folds and the bootstrap.
+        diagnostics: also the random split, shuffled labels, audit, layers, learning curve.
+        arguments: what the caller was asked, for the record.
+        progress: called with what is being done.
+
+    Returns:
+        A dict ready for JSON; ``report.write_report`` shows it.
+
+    Raises:
+        DataError: too few clips, classes or groups to evaluate.
+    """
+    say = progress or (lambda text: None)
+    start = time.perf_counter()
+    asked, clips = clips, clips.subset(table.index)
+    if clips.task != "regression" and len(clips.classes) < 2:
+        raise DataError(f"there is one class only ({clips.classes[0]}): nothing to tell apart")
+    y = clips.y()
+    protocol = choose_protocol(clips, n_folds=n_folds, random_state=seed)
+    outcome = _cross_validate(
+        clips, table, protocol, probe, dict(probe_settings or {}), choose, seed, say
+    )
+    rows, predicted, scores = outcome["rows"], outcome["predicted"], outcome["scores"]
+    groups = protocol.groups
+    measured = with_intervals(
+        clips.task,
+        y[rows],
+        predicted,
+        scores,
+        clips.classes,
+        groups=groups[rows],
+        random_state=seed,
+    )
+    metric = PRIMARY[clips.task]
+    classes = _per_class(clips, y[rows], predicted, scores, groups[rows], seed)
+    headline = measured[metric]
+    result: dict[str, Any] = {
+        "title": clips.root.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "task": clips.task,
+        "classes": list(clips.classes),
+        "metric": metric,
+        metric: headline["value"],
+        "score": headline,
+        "scores": measured,
+        "chance": _chance(clips.task, y[rows]),
+        "n_clips": len(rows),
+        "protocol": {
+            "text": protocol.text,
+            "n_folds": len(protocol.folds),
+            "n_clips": len(rows),
+            "n_groups": len(np.unique(groups[rows])),
+            "group_source": protocol.group_source,
+            "notes": [*clips.notes, *protocol.notes],
+            "confidence": 0.95,
+        },
+        "probe": {"name": probe, **outcome["chosen"]},
+        "backbone": _backbone(model, table),
+        "per_class": classes,
+        "confusion": _confusion(clips, y[rows], predicted),
+        "items": _items(clips, rows, outcome, groups),
+        "audio": {
+            "n_files": int(clips.table["path"].nunique()),
+            "seconds_read": table.seconds_read,
+            "seconds_used": table.seconds_used,
+            "clip_policy": model.clip.describe(model.sample_rate),
+            "sample_rate": model.sample_rate,
+        },
+        "skipped": _skipped(table, asked),
+        "chosen": outcome["choice"],
+    }
+    if diagnostics:
+        result.update(_diagnose(clips, table, protocol, classes, seed, say))
+    result["timing"] = {
+        "extract_s": table.elapsed_s,
+        "times_real_time": table.seconds_read / max(table.elapsed_s, 1e-9),
+        "evaluate_s": time.perf_counter() - start,
+    }
+    result["arguments"] = dict(arguments or {})
+    say("record")
+    result["record"] = record(
+        dict(arguments or {}), seed=seed, data=sorted(set(clips.table["path"]))
+    )
+    return result
+
+
+def _cross_validate(
+    clips: Clips,
+    table: FeatureTable,
+    protocol: Protocol,
+    probe: str,
+    settings: dict[str, Any],
+    choose: bool,
+    seed: int,
+    say: Progress,
+) -> dict[str, Any]:
+    """Outputs for every tested clip: rows, predicted, scores, fold, and what was chosen."""
+    y, k = clips.y(), len(clips.classes)
+    X = table.matrix()
+    rows, predicted, scores, fold_of, chosen, choices = [], [], [], [], [], []
+    for number, (train, test) in enumerate(protocol.folds, start=1):
+        say(f"fold {number} of {len(protocol.folds)}")
+        names, columns = table.names(), X
+        if choose:
+            layers = _choice(table, y, train, protocol.groups, clips.task, seed)
+            choices.append(list(layers))
+            names = table.names(layers)
+            columns = table.matrix(names)
+        estimator = create_probe(probe, clips.task, random_state=seed, **settings)
+        try:
+            groups, sizes = protocol.groups[train], table.sizes(names)
+            estimator.fit(columns[train], y[train], groups=groups, block_sizes=sizes)
+        except DataError as error:
+            raise DataError(f"fold {number}: {error}") from error
+        chosen.append(estimator.chosen_)
+        rows.append(test)
+        fold_of.append(np.full(len(test), number))
+        if clips.task == "regression":
+            predicted.append(np.asarray(estimator.predict(columns[test])).reshape(-1))
+            continue
+        probability = np.zeros((len(test), k))
+        # A class that the training part lacks keeps probability 0.
+        index = np.asarray(estimator.classes_, np.int64)
+        probability[:, index] = estimator.predict_proba(columns[test])
+        scores.append(probability)
+        labels = probability >= 0.5 if clips.task == "multilabel" else probability.argmax(1)
+        predicted.append(labels.astype(np.int64))
+    order = np.argsort(np.concatenate(rows), kind="stable")
+    settings_chosen = {
+        name: [entry[name] for entry in chosen] for name in chosen[0] if name in chosen[-1]
+    }
+    return {
+        "rows": np.concatenate(rows)[order],
+        "predicted": np.concatenate(predicted)[order],
+        "scores": np.concatenate(scores)[order] if scores else None,
+        "fold": np.concatenate(fold_of)[order],
+        "chosen": settings_chosen,
+        "choice": {"layers_by_fold": choices, "method": "inside each training part"}
+        if choose
+        else None,
+    }
+
+
+def _choice(
+    table: FeatureTable,
+    y: np.ndarray,
+    train: np.ndarray,
+    groups: np.ndarray,
+    task: str,
+    seed: int,
+) -> tuple[str, ...]:
+    blocks = {name: X[train] for name, X in table.by_layer().items()}
+    chosen = choose_layers(blocks, y[train], groups=groups[train], task=task, random_state=seed)
+    return chosen.layers
+
+
+def _diagnose(
+    clips: Clips,
+    table: FeatureTable,
+    protocol: Protocol,
+    classes: list[dict[str, Any]],
+    seed: int,
+    say: Progress,
+) -> dict[str, Any]:
+    y, groups, n = clips.y(), protocol.groups, len(clips)
+    layers = table.by_layer()
+    sizes = {layer: table.sizes(table.names([layer])) for layer in layers}
+
+    def prepared(limit: int) -> tuple[diagnose.Diagnosis, Any]:
+        some = diagnose.sample_rows(y, limit, clips.task, seed)
+        study = diagnose.Diagnosis(
+            {name: X[some] for name, X in layers.items()},
+            y[some],
+            groups[some],
+            task=clips.task,
+            classes=clips.classes,
+            block_sizes=sizes,
+            random_state=seed,
+        )
+        return study, diagnose.restrict(protocol.folds, some, n)
+
+    say("other splits and labels")
+    study, folds = prepared(diagnose.MAX_CLIPS)
+    result: dict[str, Any] = {
+        "random_split": study.random_split(len(folds)) if len(folds) > 1 else None,
+        "shuffled_labels": study.shuffled_labels(folds, repeats=3),
+    }
+    say("learning curve")
+    points = study.learning_curve(folds)
+    result["learning_curve"] = {"points": points, "advice": diagnose.advice(points, classes)}
+    result["diagnosed_clips"] = {"all": len(study.y), "layers": len(study.y)}
+    if len(layers) > 1:
+        say("score by layer")
+        if n > diagnose.MAX_CLIPS_LAYERS:
+            study, folds = prepared(diagnose.MAX_CLIPS_LAYERS)
+        result["diagnosed_clips"]["layers"] = len(study.y)
+        result["by_layer"] = study.by_layer(folds, say)
+        result["subsets"] = study.subsets(folds)
+        result["all_layers"] = study.interval(*study.run(folds), study.groups)
+    say("audit")
+    last = layers[table.layers[-1]]
+    result["audit"] = audit(clips, folds=protocol.folds, embeddings=last)
+    return result
+
+
+def _per_class(
+    clips: Clips,
+    y: np.ndarray,
+    predicted: np.ndarray,
+    scores: np.ndarray | None,
+    groups: np.ndarray,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Precision, recall, F1, AUC of each class, recall with its interval over groups."""
+    if clips.task == "regression":
+        return []
+    rows = per_class(clips.task, y, predicted, scores, clips.classes).to_dict("records")
+    for c, row in enumerate(rows):
+        mine = y == c if clips.task == "classes" else y[:, c] == 1
+        if mine.any():
+            hit = predicted[mine] == c if clips.task == "classes" else predicted[mine, c] == 1
+            low, high = mean_interval(
+                hit.astype(float), groups=groups[mine], n_resamples=500, random_state=seed
+            )
+            row["recall_low"], row["recall_high"] = low, high
+    return rows
+
+
+def _confusion(clips: Clips, y: np.ndarray, predicted: np.ndarray) -> dict[str, Any] | None:
+    if clips.task != "classes":
+        return None
+    matrix = confusion(y, predicted, len(clips.classes))
+    return {"classes": list(clips.classes), "matrix": matrix.tolist()}
+
+
+def _items(
+    clips: Clips, rows: np.ndarray, outcome: dict[str, Any], groups: np.ndarray
+) -> list[dict[str, Any]]:
+    table, names = clips.table, clips.classes
+    paths = relative_paths(list(table["path"]), clips.root)
+    items = []
+    for i, row in enumerate(rows):
+        entry = table.iloc[row]
+        predicted: Any = outcome["predicted"][i]
+        probability = None
+        if clips.task == "classes":
+            probability = float(outcome["scores"][i, predicted])
+            predicted = names[predicted]
+        elif clips.task == "multilabel":
+            predicted = [names[c] for c in np.flatnonzero(predicted)]
+            probability = [float(p) for p in outcome["scores"][i]]
+        else:
+            predicted = float(predicted)
+        items.append(
+            {
+                "path": paths[row],
+                "onset": None if np.isnan(entry["onset"]) else float(entry["onset"]),
+                "offset": None if np.isnan(entry["offset"]) else float(entry["offset"]),
+                "label": entry["label"],
+                "predicted": predicted,
+                "probability": probability,
+                "group": str(groups[row]),
+                "fold": int(outcome["fold"][i]),
+            }
+        )
+    return items
+
+
+def _skipped(table: FeatureTable, clips: Clips) -> list[dict[str, str]]:
+    paths = relative_paths([path for _, path, _ in table.skipped], clips.root)
+    return [
+        {"path": path, "reason": reason}
+        for path, (_, _, reason) in zip(paths, table.skipped, strict=True)
+    ]
+
+
+def _backbone(model: Model, table: FeatureTable) -> dict[str, Any]:
+    return {
+        **{k: model.info.get(k) for k in ("name", "pretrained", "source", "weights", "licence")},
+        "parameters": model.num_parameters,
+        "layers": len(table.layers),
+        "poolings": list(dict.fromkeys(name.rpartition("/")[2] for name in table.blocks)),
+        "dims": sum(block.shape[1] for block in table.blocks.values()),
+    }
+
+
+def _chance(task: str, y: np.ndarray) -> float:
+    """The score of the best answer that ignores the sound."""
+    if task == "classes":
+        return float(np.bincount(y).max() / len(y))
+    return float(y.mean()) if task == "multilabel" else 0.0
+
+
+def summary(result: Mapping[str, Any]) -> Sequence[str]:
+    """The result in a few lines of text."""
+    score, protocol = result["score"], result["protocol"]
+    lines = [
+        f"{result['metric']} {score['value']:.4f} (95 % interval {score['low']:.4f} to "
+        f"{score['high']:.4f}) on {protocol['n_clips']} clips, {protocol['n_groups']} groups "
+        f"({protocol['group_source']})",
+        protocol["text"],
+    ]
+    random = result.get("random_split")
+    if random:
+        lines.append(f"a random split would have claimed {random['value']:.4f}")
+    shuffled = result.get("shuffled_labels")
+    if shuffled:
+        lines.append(
+            f"shuffled labels score {shuffled['value']:.4f}, guessing {result['chance']:.4f}"
+        )
+    leaked = (result.get("audit") or {}).get("n_leaked")
+    if leaked:
+        lines.append(f"{leaked} clips have a twin in the training part: see the report")
+    lines += [f"note: {note}" for note in protocol["notes"]]
+    lines += [f"skipped {item['path']}: {item['reason']}" for item in result["skipped"][:5]]
+    if len(result["skipped"]) > 5:
+        lines.append(f"skipped {len(result['skipped']) - 5} more: see the report")
+    return lines

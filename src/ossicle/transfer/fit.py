@@ -1,0 +1,95 @@
+"""From a fitted probe to one network: what a user takes away."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ossicle.datasets.clips import Clips
+from ossicle.errors import DataError
+from ossicle.features import FeatureTable
+from ossicle.heads import Head
+from ossicle.model import Model
+from ossicle.transfer.layer_choice import choose_layers
+from ossicle.transfer.probe import create_probe
+
+FOLDABLE = ("ridge", "logistic", "svm", "mlp")
+
+
+def fit_model(
+    model: Model,
+    table: FeatureTable,
+    clips: Clips,
+    *,
+    probe: str = "ridge",
+    probe_settings: Mapping[str, Any] | None = None,
+    choose: bool = False,
+    seed: int = 0,
+) -> Model:
+    """Fit a probe on all clips and fold it into a copy of the model as its head.
+
+    Args:
+        model: what made the features; it is left as it is.
+        table: features of the clips.
+        clips: all clips asked for; rows that the table skipped are left out, and so is a class
+            that has no other rows.
+        probe: one of ``FOLDABLE``.
+        probe_settings: arguments of the probe.
+        choose: choose the layers on inner folds; the head then reads those alone.
+        seed: of inner folds.
+
+    Raises:
+        DataError: the probe is not a network, or cannot be fitted on the clips.
+    """
+    if probe not in FOLDABLE:
+        raise DataError(
+            f"probe {probe!r} keeps its training clips and cannot become a network: "
+            f"train with one of {', '.join(FOLDABLE)}"
+        )
+    clips = clips.subset(table.index)
+    y, groups = clips.y(), clips.groups()
+    names = table.names()
+    if choose:
+        chosen = choose_layers(
+            table.by_layer(), y, groups=groups, task=clips.task, random_state=seed
+        )
+        names = table.names(chosen.layers)
+    estimator = create_probe(
+        probe,
+        clips.task,
+        random_state=seed,
+        **dict(probe_settings or {}),
+    )
+    estimator.fit(table.matrix(names), y, groups=groups, block_sizes=table.sizes(names))
+    classes = clips.classes
+    if clips.task == "classes":
+        classes = tuple(classes[c] for c in estimator.classes_)
+    layers = estimator.mlp_head() if probe == "mlp" else [estimator.linear_head()]
+    trained = Model(
+        copy.deepcopy(model.frontend),
+        copy.deepcopy(model.backbone),
+        clip=model.clip,
+        readout=names,
+        head=Head.from_layers([_tensors(weight, bias) for weight, bias in layers]),
+        classes=classes,
+        task=clips.task,
+        info={
+            **model.info,
+            "title": clips.root.name,
+            "probe": {"name": probe, **estimator.chosen_},
+            "n_clips": len(clips),
+            "labels": clips.describe()["classes"],
+        },
+    )
+    return trained.eval().requires_grad_(False)
+
+
+def _tensors(weight: np.ndarray, bias: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    return (
+        torch.from_numpy(np.ascontiguousarray(weight, np.float32)),
+        torch.from_numpy(np.ascontiguousarray(bias, np.float32)),
+    )

@@ -367,16 +367,16 @@ def test_a_path_that_is_not_utf8(tmp_path: Path) -> None:
     sounds.mkdir()
     name = os.fsdecode(b"caf\xe9.wav")
     try:
-        soundfile.write(io.BytesIO(), tone(500, 0.2, 8000), 8000, format="WAV")
         with open(sounds / name, "wb") as handle:  # noqa: PTH123 (bytes beyond UTF-8)
             soundfile.write(handle, tone(500, 0.2, 8000), 8000, format="WAV")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     evaluation = classes_evaluation()
-    evaluation["items"][0]["path"] = name
+    evaluation["items"][0]["path"] = evaluation["skipped"][0]["path"] = name
     page = read(write_report(evaluation, tmp_path, audio_root=sounds))
     carried_clip = next(c for c in page.data["clips"] if c["path"].startswith("caf"))
     assert carried_clip["media"] is not None
+    assert "caf?.wav is empty" in page.text
     assert json.loads((tmp_path / "report.json").read_bytes())["items"][0]["path"] == "caf?.wav"
 
 
@@ -520,15 +520,6 @@ def test_sound_decodes_to_the_same(sample_rate: int, seconds: float) -> None:
         assert np.argmax(spectrum) * rate / len(decoded) == pytest.approx(1000, abs=2)
         # MP3 at this quality keeps the level of a lone tone to about 1 dB.
         assert np.sqrt(np.mean(decoded**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.12)
-
-
-def test_full_scale_does_not_wrap() -> None:
-    square = np.sign(np.sin(2 * np.pi * 300 * np.arange(44100) / 44100))
-    decoded, rate = soundfile.read(io.BytesIO(encode_sound(square, 44100)))
-    spectrum = np.abs(np.fft.rfft(decoded)) ** 2
-    hz = np.fft.rfftfreq(len(decoded), 1 / rate)
-    odd = np.abs((hz / 300) % 2 - 1) < 0.02
-    assert spectrum[~odd].sum() < 0.02 * spectrum.sum()
 
 
 def test_segments_and_long_files(tmp_path: Path) -> None:

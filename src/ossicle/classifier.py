@@ -82,6 +82,8 @@ class AudioClassifier(ClassifierMixin, BaseEstimator):
         if groups is not None and len(groups) != len(labels):
             raise DataError(f"{len(groups)} groups for {len(labels)} clips: one for each clip")
         classes = np.unique(np.asarray(labels))
+        if not labels:
+            raise DataError("no clips to learn from")
         if len(classes) < 2:
             raise DataError(f"there is one class only ({classes[0]}): nothing to tell apart")
         names = [str(label) for label in np.asarray(labels)]

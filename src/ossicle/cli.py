@@ -5,21 +5,19 @@ Imports that take time are inside the verbs, so that `ossicle --help` answers at
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ossicle.console import answer, counts, fail, progress_bar, say, status_line
 from ossicle.errors import OssicleError
 
 if TYPE_CHECKING:
     from ossicle.datasets.clips import Clips
-    from ossicle.features import Progress
     from ossicle.model import Model
 
 app = typer.Typer(
@@ -80,14 +78,15 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """How well would it do? Cross-validated, grouped, with intervals and a report."""
-    from ossicle.transfer.evaluate import summary
+    from ossicle.transfer.summary import brief, summary
 
     arguments = _effective(locals())
-    result, _, _, table = _evaluated(arguments, as_json)
+    result, source, _, _ = _evaluated(arguments)
     lines = list(summary(result))
     if not quick:
-        lines.append(f"report: {_report(result, out or Path(f'{_name(clips)}-report'), table)}")
-    _answer(lines, _brief(result), as_json)
+        folder = out or Path(f"{_name(clips)}-report")
+        lines.append(f"report: {_report(result, folder, source)}")
+    answer(lines, brief(result), as_json)
 
 
 @app.command()
@@ -112,15 +111,15 @@ def train(
 ) -> None:
     """Measure by cross-validation, then fit on all clips: the model to take away."""
     from ossicle import bundle
-    from ossicle.transfer.evaluate import summary
     from ossicle.transfer.fit import FOLDABLE, fit_model
+    from ossicle.transfer.summary import brief, summary
 
     arguments = _effective(locals())
     if probe not in FOLDABLE:
         raise OssicleError(f"--probe {probe} is no network to take away: {', '.join(FOLDABLE)}")
     if out.exists() and not bundle.is_bundle(out):
         raise OssicleError(f"{out}: is there already and is not a bundle; choose another name")
-    result, source, model, table = _evaluated(arguments, as_json)
+    result, source, model, table = _evaluated(arguments)
     settings = _settings(arguments)
     trained = fit_model(
         model, table, source, probe=probe, probe_settings=settings, choose=choose_layers, seed=seed
@@ -134,8 +133,8 @@ def train(
     lines = [*summary(result), f"model: {out}"]
     if not quick:
         folder = out.with_name(f"{out.stem}-report")
-        lines.append(f"report: {_report(result, folder, table)}")
-    _answer(lines, {**_brief(result), "model": str(out)}, as_json)
+        lines.append(f"report: {_report(result, folder, source)}")
+    answer(lines, {**brief(result), "model": str(out)}, as_json)
 
 
 @app.command()
@@ -155,23 +154,23 @@ def predict(
 
     network = bundle.load(model)
     items = _recordings(recordings)
-    with _progress("labelling") as tick:
+    with progress_bar("labelling") as tick:
         frame, skipped = label(network, items, workers=_workers(workers), progress=tick)
     lines = [f"skipped {path}: {reason}" for _, path, reason in skipped]
     if frame.empty:
         raise OssicleError("\n".join([*lines, "none of the recordings could be used"]))
     frame = frame.drop(columns="row")
-    brief: dict[str, Any] = {"n_clips": len(frame), "n_skipped": len(skipped)}
+    told: dict[str, Any] = {"n_clips": len(frame), "n_skipped": len(skipped)}
     if out is None:
-        _say(lines)
+        say(lines)
         typer.echo(frame.to_csv(index=False), nl=False)
         lines = []
     else:
         write_table(frame, out)
         lines.append(f"{len(frame)} recordings labelled: {out}")
-        brief["out"] = str(out)
-    brief["skipped"] = [{"path": path, "reason": reason} for _, path, reason in skipped]
-    _answer(lines, brief, as_json)
+        told["out"] = str(out)
+    told["skipped"] = [{"path": path, "reason": reason} for _, path, reason in skipped]
+    answer(lines, told, as_json)
 
 
 @app.command()
@@ -191,7 +190,7 @@ def embed(
 
     source = _read(clips, None, None, None, unlabelled=True)
     model = _model(backbone, random, seed)
-    with _progress("embedding") as tick:
+    with progress_bar("embedding") as tick:
         done = write(
             source,
             model,
@@ -203,8 +202,8 @@ def embed(
         )
     lines = [f"skipped {item['path']}: {item['reason']}" for item in done.skipped]
     lines.append(f"{done.n_clips} clips, {done.seconds_read:.0f} s of audio: {out}")
-    brief = {"out": str(out), "n_clips": done.n_clips, "skipped": done.skipped}
-    _answer(lines, {**brief, "seconds_read": done.seconds_read}, as_json)
+    told = {"out": str(out), "n_clips": done.n_clips, "skipped": done.skipped}
+    answer(lines, {**told, "seconds_read": done.seconds_read}, as_json)
 
 
 @app.command()
@@ -227,7 +226,7 @@ def audit(
     lines, embeddings, broken = list(source.notes), None, []
     if near:
         model = _model(backbone, False, 0)
-        with _progress("embedding") as tick:
+        with progress_bar("embedding") as tick:
             table = extract(model, source, layers="last", workers=_workers(workers), progress=tick)
         embeddings, broken = table.matrix(), table.skipped
         source = source.subset(table.index)
@@ -237,7 +236,7 @@ def audit(
         {"row": row, "path": path, "reason": reason} for row, path, reason in broken
     ]
     lines += audit_lines(report, source.root)
-    _answer(lines, report, as_json)
+    answer(lines, report, as_json)
 
 
 @app.command()
@@ -259,7 +258,7 @@ def backbones(
             f"{row['sample_rate']:>6} Hz  {row['layers']:>3} layers  "
             f"{row['embedding']:>5} values  {row['weights']} [{row['licence']}]"
         )
-    _answer(lines, {"backbones": rows}, as_json)
+    answer(lines, {"backbones": rows}, as_json)
 
 
 @study.command("layers")
@@ -270,17 +269,15 @@ def study_layers(
         bool, typer.Option(help="The published SVM grid; else the search alone.")
     ] = True,
     jobs: Annotated[int, typer.Option(help="Processes.")] = 1,
-    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Every combination of layers (Choi et al. 2017): published grid and fast search."""
-    from ossicle.study.layers import layers_study, study_lines
+    from ossicle.study.layers import layers_study
+    from ossicle.study.layers_table import layers_table
 
-    with _progress("subsets") as tick:
-        result = layers_study(
-            features, out=out, grid=grid, n_jobs=jobs, random_state=seed, progress=_counts(tick)
-        )
-    _answer(study_lines(result), result, as_json)
+    with progress_bar("subsets") as tick:
+        result = layers_study(features, out=out, grid=grid, n_jobs=jobs, progress=counts(tick))
+    answer(layers_table(result).splitlines(), result, as_json)
 
 
 def main() -> None:
@@ -290,7 +287,7 @@ def main() -> None:
     try:
         app(standalone_mode=False)
     except OssicleError as error:
-        _fail(str(error))
+        fail(str(error))
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(130)
@@ -303,35 +300,13 @@ def main() -> None:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "ossicle"
-            _fail(f"{error.format_message()} (see `{command} --help`)")
+            fail(f"{error.format_message()} (see `{command} --help`)")
         raise
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    sys.exit(2)
-
-
-def _answer(lines: list[str], value: dict[str, Any], as_json: bool) -> None:
-    """Lines for people on standard output, or on standard error beside one JSON line."""
-    from ossicle.record import json_safe
-
-    if as_json:
-        _say(lines)
-        typer.echo(json.dumps(json_safe(value), ensure_ascii=False, allow_nan=False))
-    else:
-        for line in lines:
-            typer.echo(line)
-
-
-def _say(lines: list[str]) -> None:
-    for line in lines:
-        typer.echo(line, err=True)
 
 
 def _effective(values: dict[str, Any]) -> dict[str, Any]:
     """The arguments that count, for the record."""
-    hidden = ("as_json", "summary", "bundle", "FOLDABLE", "fit_model")
+    hidden = ("as_json", "brief", "summary", "bundle", "FOLDABLE", "fit_model")
     return {
         name: str(value) if isinstance(value, Path) else value
         for name, value in values.items()
@@ -384,7 +359,7 @@ def _workers(asked: int | None) -> int:
     return asked if asked is not None else len(os.sched_getaffinity(0))
 
 
-def _evaluated(arguments: dict[str, Any], as_json: bool) -> tuple[dict[str, Any], Any, Any, Any]:
+def _evaluated(arguments: dict[str, Any]) -> tuple[dict[str, Any], Any, Any, Any]:
     """(result, clips, model, features) of an evaluation with a verb's arguments."""
     from ossicle.features import extract
     from ossicle.transfer.evaluate import evaluate as measure
@@ -392,7 +367,7 @@ def _evaluated(arguments: dict[str, Any], as_json: bool) -> tuple[dict[str, Any]
     a = arguments
     clips = _read(Path(a["clips"]), a["folds"], a["groups"], a["labels"])
     model = _model(a["backbone"], a["random"], a["seed"])
-    with _progress("embedding") as tick:
+    with progress_bar("embedding") as tick:
         table = extract(
             model,
             clips,
@@ -401,7 +376,7 @@ def _evaluated(arguments: dict[str, Any], as_json: bool) -> tuple[dict[str, Any]
             workers=_workers(a["workers"]),
             progress=tick,
         )
-    with _status() as say:
+    with status_line() as tell:
         result = measure(
             clips,
             table,
@@ -413,79 +388,18 @@ def _evaluated(arguments: dict[str, Any], as_json: bool) -> tuple[dict[str, Any]
             seed=a["seed"],
             diagnostics=not a["quick"],
             arguments=a,
-            progress=say,
+            progress=tell,
         )
+    result["command"] = shlex.join(["ossicle", *sys.argv[1:]])
     return result, clips, model, table
 
 
-def _report(result: dict[str, Any], folder: Path, table: Any) -> Path:
+def _report(result: dict[str, Any], folder: Path, clips: Clips) -> Path:
     from ossicle.report import write_report
 
-    with _status() as say:
-        say("writing the report")
-        return write_report(result, folder, audio_root=Path(result["root"]))
-
-
-def _brief(result: dict[str, Any]) -> dict[str, Any]:
-    """The part of a result that fits one line: everything but clips and pictures."""
-    long = ("items", "audit", "subsets", "by_layer", "confusion", "per_class", "record")
-    brief = {name: value for name, value in result.items() if name not in long}
-    audit = result.get("audit")
-    if audit:
-        pairs = ("bytes", "samples", "near", "across_split", "label_conflicts")
-        brief["audit"] = {name: len(audit[name]) for name in pairs}
-    return brief
-
-
-@contextmanager
-def _progress(verb: str) -> Iterator[Callable[[Progress], None] | None]:
-    """A bar on standard error with files/s, times real time and time left; None if no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    import time
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(verb, total=None, speed="")
-        start = time.perf_counter()
-
-        def tick(p: Progress) -> None:
-            elapsed = max(time.perf_counter() - start, 1e-9)
-            speed = f"{p.done / elapsed:.1f} files/s"
-            if p.seconds_read:
-                speed += f", {p.seconds_read / elapsed:.0f} times real time"
-            bar.update(task, total=p.total, completed=p.done, speed=speed)
-
-        yield tick
-
-
-def _counts(tick: Callable[[Progress], None] | None) -> Callable[[int, int], None] | None:
-    from ossicle.features import Progress
-
-    return None if tick is None else lambda done, total: tick(Progress(done, total, 0.0))
-
-
-@contextmanager
-def _status() -> Iterator[Callable[[str], None]]:
-    """What is being done, on standard error, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda text: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as status:
-        yield lambda text: status.update(text)
+    with status_line() as tell:
+        tell("writing the report")
+        return write_report(result, folder, audio_root=clips.root)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ def embed(
 ) -> Embedded:
     """Write a Parquet file: a row a clip with path, label, segment, group, a list column a block.
 
-    Memory holds one part of 256 clips, whatever their number.
+    Onset and offset (s) are null where the whole file is meant; layers are float32. Memory holds one part
+    of 256 clips, whatever their number.
 
     Args:
         clips: what to embed; labels go along as they are.
@@ -185,8 +186,8 @@ def _arrow(clips: Clips, table: FeatureTable) -> pa.Table:
     columns: dict[str, pa.Array] = {
         "path": pa.array([readable(path) for path in clips.table["path"]], pa.string()),
         "label": pa.array(list(clips.table["label"]), kinds.get(clips.task, pa.string())),
-        "onset": pa.array(clips.table["onset"].to_numpy(float)),
-        "offset": pa.array(clips.table["offset"].to_numpy(float)),
+        "onset": pa.array(clips.table["onset"].to_numpy(float), from_pandas=True),
+        "offset": pa.array(clips.table["offset"].to_numpy(float), from_pandas=True),
         "group": pa.array([readable(group) for group in clips.groups()], pa.string()),
     }
     for name, block in table.blocks.items():

@@ -93,8 +93,18 @@ class FeatureTable:
         return [self.blocks[n].shape[1] for n in (names or self.blocks)]
 
     def matrix(self, names: Sequence[str] | None = None) -> np.ndarray:
-        """(clips, sum of dims) float32: the blocks side by side."""
-        return np.concatenate([self.blocks[n] for n in (names or self.blocks)], axis=1)
+        """(clips, sum of dims) float32: the blocks side by side; None is all of them.
+
+        Raises:
+            OssicleError: no block is named, or one is not in the table.
+        """
+        names = list(self.blocks) if names is None else list(names)
+        unknown = [name for name in names if name not in self.blocks]
+        if unknown or not names:
+            raise OssicleError(
+                f"the table has no block {unknown[0] if unknown else 'without name'}"
+            )
+        return np.concatenate([self.blocks[name] for name in names], axis=1)
 
     def by_layer(self) -> OrderedDict[str, np.ndarray]:
         """Layer -> (clips, dims) with its poolings side by side."""
@@ -104,8 +114,10 @@ class FeatureTable:
 def as_clips(items: Clips | Iterable[Any]) -> list[Clip]:
     """Clips from a clips table, paths, (samples, sample_rate) pairs, or clips.
 
+    Samples are (N,) or (C, N) floating point in [-1, 1].
+
     Raises:
-        DataError: an item is none of these.
+        DataError: an item is none of these, its samples are integers, or its rate is no rate.
     """
     if isinstance(items, Clips):
         rows = items.table[["path", "onset", "offset"]].itertuples(index=False)
@@ -121,8 +133,7 @@ def as_clips(items: Clips | Iterable[Any]) -> list[Clip]:
         elif isinstance(item, str | Path):
             clips.append(Clip(str(item)))
         elif isinstance(item, tuple) and len(item) == 2 and np.ndim(item[0]) in (1, 2):
-            samples = np.atleast_2d(np.asarray(item[0], dtype=np.float32))
-            clips.append(Clip(Audio(samples, int(item[1]))))
+            clips.append(Clip(_audio(*item)))
         else:
             raise DataError(
                 f"cannot read {type(item).__name__} as a clip: pass paths, or pairs of samples "
@@ -152,7 +163,8 @@ def read_clip(clip: Clip, sample_rate: int) -> np.ndarray:
         raise AudioError(clip.name, "holds NaN or infinite samples")
     mono = samples.mean(0, keepdims=True)
     if mono.shape[1] < MIN_DURATION_S * rate:
-        raise AudioError(clip.name, f"shorter than {MIN_DURATION_S} s")
+        shape = "" if len(samples) <= samples.shape[1] else "; time is the last axis, (C, N)"
+        raise AudioError(clip.name, f"shorter than {MIN_DURATION_S} s{shape}")
     if np.ptp(mono) < 1e-7:
         raise AudioError(clip.name, "silent: all samples are alike")
     return resample(mono, rate, sample_rate)[0].astype(np.float32, copy=False)
@@ -238,8 +250,6 @@ def extract(
         raise OssicleError(f"workers must be at least 1, got {workers}")
     names = model.select_layers(layers)
     model.eval()
-    # Made before the threads start, which share it.
-    model.forward_layers(torch.zeros(1, max(1, round(model.clip.min_s * model.sample_rate))))
 
     def embed(clip: Clip) -> tuple[OrderedDict[str, np.ndarray], float]:
         samples = read_clip(clip, model.sample_rate)
@@ -278,6 +288,23 @@ def extract(
         elapsed_s=time.perf_counter() - start,
         sample_rate=model.sample_rate,
     )
+
+
+def _audio(samples: Any, sample_rate: Any) -> Audio:
+    """Samples in memory with their rate, checked."""
+    array = np.asarray(samples)
+    if array.dtype.kind != "f":
+        # Their scale is not told by their type: 24-bit samples come in 32 bits.
+        raise DataError(
+            f"samples are {array.dtype}: pass floating point in [-1, 1] (16-bit integers / 32768)"
+        )
+    try:
+        rate = int(sample_rate)
+    except (TypeError, ValueError, OverflowError):
+        rate = 0
+    if rate < 1 or rate != sample_rate:
+        raise DataError(f"a sample rate is a positive whole number of Hz, not {sample_rate!r}")
+    return Audio(np.atleast_2d(array.astype(np.float32, copy=False)), rate)
 
 
 def _seconds(value: Any) -> float | None:

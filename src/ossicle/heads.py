@@ -79,7 +79,7 @@ def check_poolings(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def combine(segments: Sequence[Mapping[str, Tensor]], frames: Sequence[int]) -> dict[str, Tensor]:
+def combine(segments: Sequence[Mapping[str, Tensor]], frames: Sequence[float]) -> dict[str, Tensor]:
     """Pooled blocks of a clip's segments -> those of the whole clip.
 
     Args:
@@ -91,7 +91,8 @@ def combine(segments: Sequence[Mapping[str, Tensor]], frames: Sequence[int]) -> 
     """
     if len(segments) == 1:
         return dict(segments[0])
-    share = torch.tensor(frames, dtype=torch.float32)
+    like = next(iter(segments[0].values()))
+    share = torch.tensor(frames, dtype=like.dtype, device=like.device)
     share = share / share.sum()
     result: dict[str, Tensor] = {}
     for name in segments[0]:

@@ -7,8 +7,10 @@ B batch, C channels, F bands, T frames, N samples; time is last. A clip of any l
 from __future__ import annotations
 
 import fnmatch
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ossicle.backbones import BACKBONES, WEIGHTS, Backbone
+from ossicle.backbones.clip_policy import ClipPolicy
 from ossicle.backbones.layers import fold_batch_norm, he_normal_
 from ossicle.errors import OssicleError
 from ossicle.frontend import FrontEnd, create_frontend
@@ -29,49 +32,23 @@ from ossicle.heads import (
     pooled_size,
 )
 
+# One for all models, as a lock cannot be copied; folding takes milliseconds, once a model.
+_FOLDING = threading.Lock()
 
-class ClipPolicy(NamedTuple):
-    """How a clip of any length meets a network; every sample is used once.
+
+class Folded(NamedTuple):
+    """A backbone with its batch norms folded in, and what it was made from.
 
     Attributes:
-        window_s: the longest stretch that the network sees at once, in seconds.
-        min_s: the shortest; what is shorter is filled up.
-        fill: "none" (zeros up to `min_s`) or "repeat" (the clip over and over up to `min_s`).
+        network: the folded copy.
+        made_from: address and version of each tensor of the original; torch counts a version up at
+            every change in place.
+        kept: those tensors, so that their addresses are not given to others.
     """
 
-    window_s: float
-    min_s: float
-    fill: str = "none"
-
-    def segments(self, n_samples: int, sample_rate: int) -> list[tuple[int, int]]:
-        """(start, end) in samples; the last two of several share what is left in equal parts.
-
-        >>> ClipPolicy(10, 1).segments(25, 1)
-        [(0, 10), (10, 18), (18, 25)]
-        """
-        window = max(1, round(self.window_s * sample_rate))
-        starts = list(range(0, n_samples, window)) or [0]
-        if len(starts) > 1 and n_samples - starts[-1] < window:
-            starts[-1] = starts[-2] + -(-(n_samples - starts[-2]) // 2)
-        return list(zip(starts, [*starts[1:], n_samples], strict=True))
-
-    def filled(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
-        """(N,) -> (max(N, min_s * sample_rate),)."""
-        least = round(self.min_s * sample_rate)
-        if len(samples) >= least:
-            return samples
-        if self.fill == "repeat":
-            return np.resize(samples, least)
-        return np.pad(samples, (0, least - len(samples)))
-
-    def describe(self, sample_rate: int) -> str:
-        """The policy in words, for reports."""
-        short = "repeated" if self.fill == "repeat" else "filled with zeros"
-        return (
-            f"every second of a clip is used, once, at {sample_rate} Hz: read whole up to "
-            f"{self.window_s:g} s, longer ones in parts whose statistics are joined; clips under "
-            f"{self.min_s:g} s are {short} up to that"
-        )
+    network: nn.Module
+    made_from: tuple[tuple[int, int], ...]
+    kept: tuple[Tensor, ...]
 
 
 class Model(nn.Module):
@@ -88,7 +65,8 @@ class Model(nn.Module):
         info: what else belongs on the label: name, licence, training data, scores.
 
     Raises:
-        OssicleError: the head's width is not the read-out's, or the outputs are not the classes'.
+        OssicleError: an unknown task or block, a block read twice, a head whose width is not the
+            read-out's, or outputs that are not the classes'.
     """
 
     def __init__(
@@ -108,11 +86,13 @@ class Model(nn.Module):
         self.clip, self.readout = clip, tuple(readout)
         self.classes, self.task = tuple(classes), task
         self.info = dict(info or {})
-        self._folded: nn.Module | None = None
+        self._folded: Folded | None = None
         if task not in ACTIVATIONS:
             raise OssicleError(f"unknown task {task!r}: choose one of {', '.join(ACTIVATIONS)}")
+        width = sum(self.block_sizes(self.readout).values())
+        if len(set(self.readout)) != len(self.readout):
+            raise OssicleError("the head reads a block twice")
         if head is not None:
-            width = sum(self.block_sizes(self.readout).values())
             if head.sizes[0] != width:
                 raise OssicleError(
                     f"the head reads {head.sizes[0]} values, the blocks give {width}"
@@ -137,10 +117,15 @@ class Model(nn.Module):
         """Parameters of backbone and head."""
         return count_parameters(self)
 
-    def train(self, mode: bool = True) -> Model:
-        """As in torch; leaving evaluation forgets the folded copy, whose weights may grow stale."""
-        self._folded = None
-        return super().train(mode)
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers are; `.to(device)` moves them, clips follow by themselves."""
+        tensor = next(chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies carry: all but the folded backbone, which each copy makes for itself."""
+        return {**self.__dict__, "_folded": None}
 
     def block_sizes(self, names: Sequence[str]) -> OrderedDict[str, int]:
         """Length of each block "LAYER/POOLING".
@@ -159,15 +144,20 @@ class Model(nn.Module):
             sizes[name] = pooled_size(by_name[layer].channels, by_name[layer].bands, pooling)
         return sizes
 
-    def select_layers(self, layers: str | Sequence[str | int] = "all") -> tuple[str, ...]:
+    def select_layers(self, layers: str | int | Sequence[str | int] = "all") -> tuple[str, ...]:
         """Layer names from "all", "last", names, integers (negative from the end) or "a-b" ranges.
 
-        A string may hold several, with commas: "1-5,last". Integers count from 1.
+        A string may hold several, with commas: "1-5,last". Integers count from 1. Whatever the
+        order asked for, names come shallow to deep, each once.
 
         Raises:
-            OssicleError: no such layer.
+            OssicleError: no such layer, or none at all.
         """
+        if isinstance(layers, int):
+            layers = [layers]
         parts = layers.split(",") if isinstance(layers, str) else list(layers)
+        if not parts:
+            raise OssicleError("no layer is chosen: pass all, last, numbers or names")
         chosen: set[int] = set()
         for part in parts:
             chosen.update(self._layer_range(str(part).strip()))
@@ -195,29 +185,35 @@ class Model(nn.Module):
         return range(a - 1, b)
 
     def forward_layers(self, waveform: Tensor) -> OrderedDict[str, Tensor]:
-        """(B, N) waveforms at `sample_rate` -> every layer's map (B, C, F', T')."""
-        return self._inference_backbone()(self.frontend(waveform))
+        """(B, N) waveforms at `sample_rate` -> every layer's map (B, C, F', T').
 
-    def _inference_backbone(self) -> nn.Module:
-        if self.training or any(p.requires_grad for p in self.backbone.parameters()):
-            return self.backbone
-        if self._folded is None:
-            # Kept out of the module's children: it must not be saved or moved twice.
-            object.__setattr__(self, "_folded", fold_batch_norm(self.backbone))
-        assert self._folded is not None
-        return self._folded
+        In training mode batch norms use, and learn from, the batch, as torch has it.
+        """
+        live = self.training or any(p.requires_grad for p in self.backbone.parameters())
+        # An exported graph folds by itself, and its tensors have no addresses.
+        live = live or torch.compiler.is_compiling() or torch.jit.is_tracing()
+        return (self.backbone if live else self._folded_backbone())(self.frontend(waveform))
+
+    def _folded_backbone(self) -> nn.Module:
+        """The backbone for inference, whatever mode the model is in; made when weights change."""
+        tensors = tuple(chain(self.backbone.parameters(), self.backbone.buffers()))
+        made_from = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
+        with _FOLDING:
+            if self._folded is None or self._folded.made_from != made_from:
+                # Tensors born in inference mode could never be used for a gradient.
+                with torch.inference_mode(False), torch.no_grad():
+                    network = fold_batch_norm(self.backbone)
+                    kept = tuple(t.detach() for t in tensors)
+                # Not a child: it must not be saved or moved twice.
+                object.__setattr__(self, "_folded", Folded(network, made_from, kept))
+            assert self._folded is not None
+            return self._folded.network
 
     def pooled(
         self, waveform: Tensor, layers: Sequence[str], poolings: Sequence[str]
     ) -> tuple[dict[str, dict[str, Tensor]], dict[str, int]]:
         """(B, N) -> {layer: {pooling: (B, dims)}}, and T' of each layer."""
-        wanted = set(layers)
-        blocks, frames = {}, {}
-        for name, maps in self.forward_layers(waveform).items():
-            if name in wanted:
-                blocks[name] = {p: POOLINGS[p](maps) for p in poolings}
-                frames[name] = maps.shape[-1]
-        return blocks, frames
+        return _pool(self.forward_layers(waveform), layers, poolings)
 
     @torch.inference_mode()
     def clip_features(
@@ -228,6 +224,8 @@ class Model(nn.Module):
     ) -> OrderedDict[str, np.ndarray]:
         """One clip's blocks; the same numbers whatever is processed before, after or beside it.
 
+        Batch norms use their stored statistics, also in training mode.
+
         Args:
             samples: (N,) float32 at `sample_rate`.
             layers: names; None is all.
@@ -235,21 +233,30 @@ class Model(nn.Module):
 
         Returns:
             "LAYER/POOLING" -> (dims,) float32, by layer from shallow to deep.
+
+        Raises:
+            OssicleError: the samples are not (N,), or a pooling is unknown.
         """
+        if np.ndim(samples) != 1:
+            raise OssicleError(f"one clip is (N,) samples, not {np.shape(samples)}")
         layers = self.layers if layers is None else tuple(layers)
         poolings = check_poolings(self.backbone.poolings if poolings is None else poolings)
         asked = poolings if "std" not in poolings else tuple(dict.fromkeys(("mean", *poolings)))
-        parts, frames = [], []
+        backbone, device = self._folded_backbone(), self.device
+        parts, shares = [], []
         for start, end in self.clip.segments(len(samples), self.sample_rate):
             part = self.clip.filled(samples[start:end], self.sample_rate)
-            blocks, lengths = self.pooled(torch.from_numpy(part)[None], layers, asked)
+            batch = torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(device)[None]
+            blocks, frames = _pool(backbone(self.frontend(batch)), layers, asked)
             parts.append(blocks)
-            frames.append(lengths)
+            # Frames of a part that was filled up stand for its own samples alone.
+            own = (end - start) / max(len(part), 1)
+            shares.append({layer: own * number for layer, number in frames.items()})
         result: OrderedDict[str, np.ndarray] = OrderedDict()
         for layer in (name for name in self.layers if name in set(layers)):
-            whole = combine([p[layer] for p in parts], [f[layer] for f in frames])
+            whole = combine([p[layer] for p in parts], [s[layer] for s in shares])
             for pooling in poolings:
-                result[f"{layer}/{pooling}"] = whole[pooling][0].numpy()
+                result[f"{layer}/{pooling}"] = whole[pooling][0].cpu().numpy()
         return result
 
     @torch.inference_mode()
@@ -276,16 +283,30 @@ class Model(nn.Module):
         if self.head is None:
             raise OssicleError("this model has no head: train one with `ossicle train`")
         vector = np.concatenate([blocks[name] for name in self.readout])
-        return ACTIVATIONS[self.task](self.head(torch.from_numpy(vector)[None]))[0].numpy()
+        logits = self.head(torch.from_numpy(vector).to(self.device)[None])
+        return ACTIVATIONS[self.task](logits)[0].cpu().numpy()
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """(B, N) waveforms, no longer than the clip policy's window -> (B, K) logits."""
+        """(B, N) waveforms, from `min_s` to `window_s` of the clip policy -> (B, K) logits.
+
+        Raises:
+            OssicleError: the model has no head.
+        """
         if self.head is None:
             raise OssicleError("this model has no head: train one with `ossicle train`")
         layers, poolings = self.readout_parts()
         blocks, _ = self.pooled(waveform, layers, poolings)
         columns = [blocks[layer][p] for layer, _, p in (n.rpartition("/") for n in self.readout)]
         return self.head(torch.cat(columns, 1))
+
+
+def _pool(
+    maps: OrderedDict[str, Tensor], layers: Sequence[str], poolings: Sequence[str]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, int]]:
+    names = set(layers)
+    wanted = [(name, x) for name, x in maps.items() if name in names]
+    blocks = {name: {p: POOLINGS[p](x) for p in poolings} for name, x in wanted}
+    return blocks, {name: x.shape[-1] for name, x in wanted}
 
 
 def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config: Any) -> Model:
@@ -299,7 +320,7 @@ def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config
         config: keywords of the backbone's constructor.
 
     Raises:
-        OssicleError: the name is unknown, or the network has no published weights.
+        OssicleError: the name or a keyword is unknown, or the network has no published weights.
         DownloadError: the weights are not to be had.
     """
     if name not in BACKBONES:
@@ -307,10 +328,14 @@ def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config
     if pretrained and name not in WEIGHTS:
         known = ", ".join(WEIGHTS)
         raise OssicleError(f"{name} has no published weights (those that have: {known})")
-    backbone = BACKBONES[name](**config)
+    try:
+        backbone = BACKBONES[name](**config)
+    except TypeError as error:  # an unknown keyword
+        raise OssicleError(f"backbone {name!r}: {error}") from error
     info = {"name": name, "pretrained": pretrained, "source": backbone.source}
     readout: tuple[str, ...] = ()
-    head, classes = None, ()
+    classes: tuple[str, ...] = ()
+    head = None
     if pretrained:
         weights = WEIGHTS[name].load()
         backbone.load_state_dict(weights.state)
@@ -319,6 +344,9 @@ def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config
         info["weights"] = WEIGHTS[name].description
         info["licence"] = WEIGHTS[name].licence
     else:
+        # Batch norms stay the identity. He's variance alone keeps every layer alive (about half of
+        # all values are 0, hardly one saturates), while statistics fitted on noise make the deep
+        # layers of a random network chaotic: YAMNet's last one fell from .72 to .44 on ESC-10.
         he_normal_(backbone, torch.Generator().manual_seed(seed))
         info["weights"] = f"random, seed {seed}" if count_parameters(backbone) else "none"
         info["licence"] = "none needed"

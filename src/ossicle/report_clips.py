@@ -210,8 +210,7 @@ def scatter_items(lists: Mapping[str, ClipList]) -> list[int]:
 def encode_sound(samples: np.ndarray, sample_rate: int) -> bytes:
     """MP3 of (N,) samples, mono, at 16 kHz or the next rate of MP3 above a lower one."""
     rate = next((known for known in _MP3_RATES if known >= sample_rate), CLIP_RATE)
-    # Resampling overshoots at full scale, and integers inside the encoder would wrap.
-    samples = np.clip(audio.resample(samples, sample_rate, rate), -1.0, 1.0)
+    samples = audio.resample(samples, sample_rate, rate)
     buffer = io.BytesIO()
     with soundfile.SoundFile(
         buffer,

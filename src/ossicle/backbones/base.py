@@ -33,7 +33,7 @@ class Backbone(nn.Module):
     Attributes:
         feature_info: one ``LayerInfo`` a layer, shallow to deep, built with the network.
         frontend: ``{"name": ..., **config}`` of the front end it was trained with.
-        clip: how a clip of any length is cut or filled, see ``ossicle.model.ClipPolicy``.
+        clip: how a clip of any length is cut or filled, see ``ossicle.backbones.clip_policy``.
         poolings: the read-outs of a layer that suit it, see ``ossicle.heads.POOLINGS``.
         source: paper and licence of the network, one line.
     """

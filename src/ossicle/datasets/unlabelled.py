@@ -46,9 +46,12 @@ def unlabelled_clips(paths: Sequence[str | Path]) -> Clips:
             found.append((str(path), math.nan, math.nan))
     if not found:
         raise DataError(f"{', '.join(map(str, paths))}: has no audio files")
-    table = pd.DataFrame(found, columns=["path", "onset", "offset"])
-    table.insert(1, "label", "")
-    table["group"] = table["path"]
+    files, onsets, offsets = zip(*found, strict=True)
+    # As objects: a file name may hold bytes that pandas' own strings refuse.
+    names = pd.Series(files, dtype=object)
+    table = pd.DataFrame(
+        {"path": names, "label": "", "onset": onsets, "offset": offsets, "group": names}
+    )
     table["split"] = table["fold"] = None
     first = absolute(Path(paths[0]).expanduser())
     root = first if first.is_dir() else first.parent

@@ -7,7 +7,7 @@ part of each fold; a clip is reported on once, by a probe that has heard neither
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -297,13 +297,14 @@ def _items(
     for i, row in enumerate(rows):
         entry = table.iloc[row]
         predicted: Any = outcome["predicted"][i]
-        probability = None
+        probability: Any = None
         if clips.task == "classes":
             probability = float(outcome["scores"][i, predicted])
             predicted = names[predicted]
         elif clips.task == "multilabel":
             predicted = [names[c] for c in np.flatnonzero(predicted)]
-            probability = [float(p) for p in outcome["scores"][i]]
+            given = outcome["scores"][i]
+            probability = {name: float(p) for name, p in zip(names, given, strict=True)}
         else:
             predicted = float(predicted)
         items.append(
@@ -344,30 +345,3 @@ def _chance(task: str, y: np.ndarray) -> float:
     if task == "classes":
         return float(np.bincount(y).max() / len(y))
     return float(y.mean()) if task == "multilabel" else 0.0
-
-
-def summary(result: Mapping[str, Any]) -> Sequence[str]:
-    """The result in a few lines of text."""
-    score, protocol = result["score"], result["protocol"]
-    lines = [
-        f"{result['metric']} {score['value']:.4f} (95 % interval {score['low']:.4f} to "
-        f"{score['high']:.4f}) on {protocol['n_clips']} clips, {protocol['n_groups']} groups "
-        f"({protocol['group_source']})",
-        protocol["text"],
-    ]
-    random = result.get("random_split")
-    if random:
-        lines.append(f"a random split would have claimed {random['value']:.4f}")
-    shuffled = result.get("shuffled_labels")
-    if shuffled:
-        lines.append(
-            f"shuffled labels score {shuffled['value']:.4f}, guessing {result['chance']:.4f}"
-        )
-    leaked = (result.get("audit") or {}).get("n_leaked")
-    if leaked:
-        lines.append(f"{leaked} clips have a twin in the training part: see the report")
-    lines += [f"note: {note}" for note in protocol["notes"]]
-    lines += [f"skipped {item['path']}: {item['reason']}" for item in result["skipped"][:5]]
-    if len(result["skipped"]) > 5:
-        lines.append(f"skipped {len(result['skipped']) - 5} more: see the report")
-    return lines

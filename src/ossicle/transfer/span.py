@@ -18,6 +18,7 @@ from scipy.linalg import blas, eigh
 
 from ossicle.transfer.problem import FeatureError
 
+DAMPED_BELOW = 0.1  # of a block's typical deviation
 BLOCK = 1024  # columns at a time: 40 MB of float64 for 5,000 clips
 
 
@@ -26,13 +27,13 @@ class Span:
 
     Args:
         X: (n, d) float32 or float64 features, finite.
-        block_sizes: columns of each block that stands in X, in order; see `block_weights`. None:
-            all columns weigh the same.
+        block_sizes: columns of each block that stands in X, in order; see `block_weights` and
+            `damping`. None: all columns weigh the same.
 
     Attributes:
         mean: (d,) means.
         inverse_scale: (d,) one over the standard deviation, 0 for constant columns, times the
-            weight of the column's block.
+            weight of the column's block and the column's damping.
     """
 
     def __init__(self, X: np.ndarray, block_sizes: Sequence[int] | None = None) -> None:
@@ -41,6 +42,7 @@ class Span:
         self.wide = d > n
         self.mean = np.empty(d)
         self.inverse_scale = np.empty(d)
+        deviations = np.empty(d)
         for start in range(0, d, BLOCK):
             part = slice(start, start + BLOCK)
             block = X[:, part].astype(np.float64)
@@ -54,9 +56,10 @@ class Span:
             )
             constant |= deviation < np.finfo(np.float32).tiny
             self.mean[part] = mean
+            deviations[part] = deviation
             self.inverse_scale[part] = np.where(constant, 0.0, 1 / np.where(constant, 1, deviation))
         if block_sizes is not None:
-            self.inverse_scale *= block_weights(block_sizes, d)
+            self.inverse_scale *= block_weights(block_sizes, d) * damping(deviations, block_sizes)
         self._rotation: np.ndarray | None = None
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
@@ -132,6 +135,24 @@ def block_weights(block_sizes: Sequence[int], d: int) -> np.ndarray:
     if sizes.sum() != d or (sizes < 1).any():
         raise FeatureError(f"blocks of {sizes.sum()} columns in all for features of {d}")
     return np.repeat(sizes**-0.25, sizes) * np.sqrt(d / np.sqrt(sizes).sum())
+
+
+def damping(deviations: np.ndarray, block_sizes: Sequence[int]) -> np.ndarray:
+    """(d,) factors in (0, 1] for columns that move little beside the others of their block.
+
+    With s the deviation and r the root mean square of the deviations of the block,
+    s / sqrt(s^2 + (0.1 r)^2): a channel that hardly ever fires would, at unit variance, be little
+    but its few accidents.
+    """
+    factors = np.ones_like(deviations)
+    start = 0
+    for size in block_sizes:
+        part = slice(start, start + size)
+        start += size
+        floor = DAMPED_BELOW * np.sqrt(np.mean(deviations[part] ** 2))
+        if floor > 0:
+            factors[part] = deviations[part] / np.hypot(deviations[part], floor)
+    return factors
 
 
 def linear_decisions(X: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:

@@ -1,0 +1,48 @@
+# What CI runs is what a newcomer runs: `make demo`, `make test`, `make lint`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup demo test lint format bench lock clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), "ossicle is set up with Python 3.11"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# Trains on the clips that the repository carries, labels some of them, prints where the report lies.
+demo: $(STAMP)
+	$(BIN)/ossicle train examples/clips -o demo/sounds.ossicle
+	$(BIN)/ossicle predict demo/sounds.ossicle examples/clips -o demo/labels.csv
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2
+
+lint: $(STAMP)
+	$(BIN)/ruff check src tests bench examples
+	$(BIN)/ruff format --check src tests bench examples
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix src tests bench examples
+	$(BIN)/ruff format src tests bench examples
+
+# The tables in docs/results; needs the measuring data (OSSICLE_SHARED, default ../shared).
+bench: $(STAMP)
+	$(BIN)/python bench/line.py
+	$(BIN)/ossicle study layers $${OSSICLE_SHARED:-../shared}/data/choi2017/gtzan_genre.npz -o docs/results/layers_gtzan_genre.json
+
+# Exact versions of all that is installed, from the ranges in pyproject.toml.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet -c constraints.txt 'setuptools>=77' torch==2.13.0 '.[dev]'
+	(echo "# Exact versions, made by 'make lock'."; build/lock/bin/python -m pip freeze --all --exclude ossicle --exclude pip) > requirements.lock
+
+clean:
+	rm -rf $(VENV) demo build

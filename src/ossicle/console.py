@@ -1,0 +1,89 @@
+"""The terminal side of the command line: answers on standard output, the rest on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from ossicle.features import Progress
+
+
+def fail(message: str) -> NoReturn:
+    """The message on standard error, and exit code 2."""
+    typer.echo(message, err=True)
+    sys.exit(2)
+
+
+def answer(lines: list[str], value: dict[str, Any], as_json: bool) -> None:
+    """Lines for people on standard output, or on standard error beside one JSON line."""
+    from ossicle.record import json_safe
+
+    if as_json:
+        say(lines)
+        typer.echo(json.dumps(json_safe(value), ensure_ascii=False, allow_nan=False))
+    else:
+        for line in lines:
+            typer.echo(line)
+
+
+def say(lines: list[str]) -> None:
+    """Lines on standard error."""
+    for line in lines:
+        typer.echo(line, err=True)
+
+
+@contextmanager
+def progress_bar(verb: str) -> Iterator[Callable[[Progress], None] | None]:
+    """A bar on standard error with files/s, times real time and time left; None if no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(verb, total=None, speed="")
+        start = time.perf_counter()
+
+        def tick(p: Progress) -> None:
+            elapsed = max(time.perf_counter() - start, 1e-9)
+            speed = f"{p.done / elapsed:.1f} files/s"
+            if p.seconds_read:
+                speed += f", {p.seconds_read / elapsed:.0f} times real time"
+            bar.update(task, total=p.total, completed=p.done, speed=speed)
+
+        yield tick
+
+
+def counts(tick: Callable[[Progress], None] | None) -> Callable[[int, int], None] | None:
+    """The bar of ``progress_bar`` for work that reports (done, total)."""
+    from ossicle.features import Progress
+
+    return None if tick is None else lambda done, total: tick(Progress(done, total, 0.0))
+
+
+@contextmanager
+def status_line() -> Iterator[Callable[[str], None]]:
+    """What is being done, on standard error, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as spinner:
+        yield lambda text: spinner.update(text)

@@ -6,7 +6,6 @@
 
 Provenance, licence and the processing are in examples/README.md.
 """
-# ruff: noqa: T201
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from ossicle.errors import DataError, OssicleError
-from ossicle.report import plain, write_report
-from ossicle.report_advice import advice
-from ossicle.report_checks import checks
-from ossicle.report_clips import (
+from ossicle.report import write_report
+from ossicle.report.advice import advice
+from ossicle.report.checks import checks
+from ossicle.report.clips import (
     LISTED,
     PICTURE_BYTES,
     PICTURE_SIZE,
@@ -34,8 +34,9 @@ from ossicle.report_clips import (
     encode_sound,
     spectrogram_image,
 )
-from ossicle.report_figures import Scale, learning_chart, nice_ticks, scatter_chart, strip_chart
-from ossicle.report_words import compact, format_interval, format_score, labels_of, verdict
+from ossicle.report.figures import Scale, learning_chart, nice_ticks, scatter_chart, strip_chart
+from ossicle.report.page import plain
+from ossicle.report.words import compact, format_interval, format_score, labels_of, verdict
 
 CLASSES = ["bird", "frog", "rain"]
 HOSTILE = "</script><script>alert(1)</script> \"Größe\" <b>&amp; a:b, \u2028 'x'"

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ossicle.console import answer, counts, fail, progress_bar, say, status_line
+from ossicle.console import answer, counts, fail, progress_bar, say, working
 from ossicle.errors import OssicleError
 
 if TYPE_CHECKING:
     from ossicle.datasets.clips import Clips
-    from ossicle.model import Model
+    from ossicle.line import Measured
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -83,9 +83,11 @@ def evaluate(
     arguments = _effective(locals())
     result, source, _, _ = _evaluated(arguments)
     lines = list(summary(result))
+    folder = out or Path(f"{_name(clips)}-report")
     if not quick:
-        folder = out or Path(f"{_name(clips)}-report")
         lines.append(f"report: {_report(result, folder, source)}")
+    elif out is not None:
+        lines.append(f"numbers: {_numbers(result, folder)}")
     answer(lines, brief(result), as_json)
 
 
@@ -111,6 +113,7 @@ def train(
 ) -> None:
     """Measure by cross-validation, then fit on all clips: the model to take away."""
     from ossicle import bundle
+    from ossicle.line import probe_settings
     from ossicle.transfer.fit import FOLDABLE, fit_model
     from ossicle.transfer.summary import brief, summary
 
@@ -120,7 +123,7 @@ def train(
     if out.exists() and not bundle.is_bundle(out):
         raise OssicleError(f"{out}: is there already and is not a bundle; choose another name")
     result, source, model, table = _evaluated(arguments)
-    settings = _settings(arguments)
+    settings = probe_settings(balance)
     trained = fit_model(
         model, table, source, probe=probe, probe_settings=settings, choose=choose_layers, seed=seed
     )
@@ -149,13 +152,15 @@ def predict(
 ) -> None:
     """Label recordings with a trained model; each file gets one row."""
     from ossicle import bundle
+    from ossicle.datasets.unlabelled import unlabelled_clips
+    from ossicle.line import count_workers
     from ossicle.predict import predict as label
     from ossicle.predict import write_table
 
     network = bundle.load(model)
-    items = _recordings(recordings)
+    items = unlabelled_clips(recordings)
     with progress_bar("labelling") as tick:
-        frame, skipped = label(network, items, workers=_workers(workers), progress=tick)
+        frame, skipped = label(network, items, workers=count_workers(workers), progress=tick)
     lines = [f"skipped {path}: {reason}" for _, path, reason in skipped]
     if frame.empty:
         raise OssicleError("\n".join([*lines, "none of the recordings could be used"]))
@@ -186,18 +191,18 @@ def embed(
     as_json: Json = False,
 ) -> None:
     """Write the pooled features of every clip; a stopped run goes on where it stopped."""
+    from ossicle import line
     from ossicle.embed import embed as write
 
-    source = _read(clips, None, None, None, unlabelled=True)
-    model = _model(backbone, random, seed)
+    source, model = line.read_any(clips), line.pick_model(backbone, random, seed)
     with progress_bar("embedding") as tick:
         done = write(
             source,
             model,
             out,
             layers=layers,
-            poolings=_poolings(pooling),
-            workers=_workers(workers),
+            poolings=line.split_poolings(pooling),
+            workers=line.count_workers(workers),
             progress=tick,
         )
     lines = [f"skipped {item['path']}: {item['reason']}" for item in done.skipped]
@@ -220,14 +225,18 @@ def audit(
     """Find duplicates, near-duplicates, leaks across splits, contradicting labels, broken files."""
     from ossicle.audit import audit as look
     from ossicle.audit_text import audit_lines
+    from ossicle.datasets.clips import read_clips
     from ossicle.features import extract
+    from ossicle.line import count_workers, pick_model
 
-    source = _read(clips, folds, groups, labels)
+    source = read_clips(clips, folds=folds, groups=groups, labels=labels)
     lines, embeddings, broken = list(source.notes), None, []
     if near:
-        model = _model(backbone, False, 0)
+        model = pick_model(backbone)
         with progress_bar("embedding") as tick:
-            table = extract(model, source, layers="last", workers=_workers(workers), progress=tick)
+            table = extract(
+                model, source, layers="last", workers=count_workers(workers), progress=tick
+            )
         embeddings, broken = table.matrix(), table.skipped
         source = source.subset(table.index)
     report = look(source, embeddings=embeddings)
@@ -237,6 +246,20 @@ def audit(
     ]
     lines += audit_lines(report, source.root)
     answer(lines, report, as_json)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Report folder, or its report.json.")],
+    second: Annotated[Path, typer.Argument(help="The same of another run on the same clips.")],
+    as_json: Json = False,
+) -> None:
+    """Is one run better than another? The paired difference, with its interval."""
+    from ossicle.line import compare as difference
+    from ossicle.line import compare_lines
+
+    result = difference(first, second)
+    answer(compare_lines(result, [str(first), str(second)]), result, as_json)
 
 
 @app.command()
@@ -306,7 +329,7 @@ def main() -> None:
 
 def _effective(values: dict[str, Any]) -> dict[str, Any]:
     """The arguments that count, for the record."""
-    hidden = ("as_json", "brief", "summary", "bundle", "FOLDABLE", "fit_model")
+    hidden = ("as_json", "brief", "summary", "bundle", "FOLDABLE", "fit_model", "probe_settings")
     return {
         name: str(value) if isinstance(value, Path) else value
         for name, value in values.items()
@@ -318,88 +341,29 @@ def _name(path: Path) -> str:
     return path.resolve().stem if path.is_file() else path.resolve().name
 
 
-def _read(
-    path: Path, folds: str | None, groups: str | None, labels: str | None, unlabelled: bool = False
-) -> Clips:
-    from ossicle.datasets.clips import read_clips
-    from ossicle.errors import DataError
+def _evaluated(arguments: dict[str, Any]) -> Measured:
+    """An evaluation with a verb's arguments, shown as it goes."""
+    from ossicle.line import measure
 
-    if not unlabelled:
-        return read_clips(path, folds=folds, groups=groups, labels=labels)
-    try:
-        return read_clips(path)
-    except DataError:
-        from ossicle.datasets.unlabelled import unlabelled_clips
-
-        return unlabelled_clips([path])
-
-
-def _recordings(paths: list[Path]) -> Any:
-    from ossicle.datasets.unlabelled import unlabelled_clips
-
-    return unlabelled_clips(paths)
-
-
-def _model(backbone: str, random: bool, seed: int) -> Model:
-    from ossicle.backbones import WEIGHTS
-    from ossicle.model import create_model
-
-    return create_model(backbone, pretrained=backbone in WEIGHTS and not random, seed=seed)
-
-
-def _poolings(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(part.strip() for part in text.split(","))
-
-
-def _settings(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {"class_weight": "balanced"} if arguments["balance"] else {}
-
-
-def _workers(asked: int | None) -> int:
-    return asked if asked is not None else len(os.sched_getaffinity(0))
-
-
-def _evaluated(arguments: dict[str, Any]) -> tuple[dict[str, Any], Any, Any, Any]:
-    """(result, clips, model, features) of an evaluation with a verb's arguments."""
-    from ossicle.features import extract
-    from ossicle.transfer.evaluate import evaluate as measure
-
-    a = arguments
-    clips = _read(Path(a["clips"]), a["folds"], a["groups"], a["labels"])
-    model = _model(a["backbone"], a["random"], a["seed"])
-    with progress_bar("embedding") as tick:
-        table = extract(
-            model,
-            clips,
-            layers=a["layers"],
-            poolings=_poolings(a["pooling"]),
-            workers=_workers(a["workers"]),
-            progress=tick,
-        )
-    with status_line() as tell:
-        result = measure(
-            clips,
-            table,
-            model,
-            probe=a["probe"],
-            probe_settings=_settings(a),
-            choose=a["choose_layers"],
-            n_folds=a["n_folds"],
-            seed=a["seed"],
-            diagnostics=not a["quick"],
-            arguments=a,
-            progress=tell,
-        )
-    result["command"] = shlex.join(["ossicle", *sys.argv[1:]])
-    return result, clips, model, table
+    with working("embedding") as (tick, tell):
+        measured = measure(arguments, progress=tick, tell=tell)
+    measured.result["command"] = shlex.join(["ossicle", *sys.argv[1:]])
+    return measured
 
 
 def _report(result: dict[str, Any], folder: Path, clips: Clips) -> Path:
     from ossicle.report import write_report
 
-    with status_line() as tell:
-        tell("writing the report")
-        return write_report(result, folder, audio_root=clips.root)
+    with progress_bar("writing the report") as tick:
+        return write_report(result, folder, audio_root=clips.root, progress=counts(tick))
+
+
+def _numbers(result: dict[str, Any], folder: Path) -> Path:
+    from ossicle.record import json_safe, write_json
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "report.json", json_safe(result))
+    return folder / "report.json"
 
 
 if __name__ == "__main__":

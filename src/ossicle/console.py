@@ -42,8 +42,20 @@ def say(lines: list[str]) -> None:
 @contextmanager
 def progress_bar(verb: str) -> Iterator[Callable[[Progress], None] | None]:
     """A bar on standard error with files/s, times real time and time left; None if no terminal."""
+    with working(verb) as (tick, _):
+        yield tick
+
+
+@contextmanager
+def working(
+    verb: str,
+) -> Iterator[tuple[Callable[[Progress], None] | None, Callable[[str], None] | None]]:
+    """The bar of ``progress_bar``, and a way to say what is done once the clips are through.
+
+    Both are None where standard error is no terminal.
+    """
     if not sys.stderr.isatty():
-        yield None
+        yield None, None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -67,7 +79,7 @@ def progress_bar(verb: str) -> Iterator[Callable[[Progress], None] | None]:
                 speed += f", {p.seconds_read / elapsed:.0f} times real time"
             bar.update(task, total=p.total, completed=p.done, speed=speed)
 
-        yield tick
+        yield tick, lambda text: bar.update(task, description=text)
 
 
 def counts(tick: Callable[[Progress], None] | None) -> Callable[[int, int], None] | None:
@@ -75,15 +87,3 @@ def counts(tick: Callable[[Progress], None] | None) -> Callable[[int, int], None
     from ossicle.features import Progress
 
     return None if tick is None else lambda done, total: tick(Progress(done, total, 0.0))
-
-
-@contextmanager
-def status_line() -> Iterator[Callable[[str], None]]:
-    """What is being done, on standard error, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda text: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as spinner:
-        yield lambda text: spinner.update(text)

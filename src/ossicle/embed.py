@@ -57,8 +57,8 @@ def embed(
 ) -> Embedded:
     """Write a Parquet file: a row a clip with path, label, segment, group, a list column a block.
 
-    Onset and offset (s) are null where the whole file is meant; layers are float32. Memory holds one part
-    of 256 clips, whatever their number.
+    Onset and offset (s) are null where the whole file is meant; layers are float32. Memory holds
+    one part of 256 clips, whatever their number.
 
     Args:
         clips: what to embed; labels go along as they are.

@@ -134,11 +134,11 @@ class Head(nn.Module):
     @classmethod
     def from_layers(cls, layers: Sequence[tuple[Tensor, Tensor]]) -> Head:
         """A head with the given (weight (out, in), bias (out,)) of each layer."""
-        head = cls([layers[0][0].shape[1], *(len(weight) for weight, _ in layers)])
-        with torch.no_grad():
-            for linear, (weight, bias) in zip(head.layers, layers, strict=True):
-                linear.weight.copy_(weight)
-                linear.bias.copy_(bias)
+        with torch.device("meta"):  # no memory, and nothing drawn at random to be overwritten
+            head = cls([layers[0][0].shape[1], *(len(weight) for weight, _ in layers)])
+        for linear, (weight, bias) in zip(head.layers, layers, strict=True):
+            linear.weight = nn.Parameter(weight.detach().clone())
+            linear.bias = nn.Parameter(bias.detach().clone())
         return head
 
     def forward(self, x: Tensor) -> Tensor:

@@ -246,7 +246,7 @@ class Model(nn.Module):
         parts, shares = [], []
         for start, end in self.clip.segments(len(samples), self.sample_rate):
             part = self.clip.filled(samples[start:end], self.sample_rate)
-            batch = torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(device)[None]
+            batch = torch.from_numpy(np.array(part, np.float32)).to(device)[None]
             blocks, frames = _pool(backbone(self.frontend(batch)), layers, asked)
             parts.append(blocks)
             # Frames of a part that was filled up stand for its own samples alone.
@@ -328,10 +328,11 @@ def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config
     if pretrained and name not in WEIGHTS:
         known = ", ".join(WEIGHTS)
         raise OssicleError(f"{name} has no published weights (those that have: {known})")
-    try:
-        backbone = BACKBONES[name](**config)
-    except TypeError as error:  # an unknown keyword
-        raise OssicleError(f"backbone {name!r}: {error}") from error
+    with torch.random.fork_rng(devices=[]):  # torch's constructors draw; the caller's numbers stay
+        try:
+            backbone = BACKBONES[name](**config)
+        except TypeError as error:  # an unknown keyword
+            raise OssicleError(f"backbone {name!r}: {error}") from error
     info = {"name": name, "pretrained": pretrained, "source": backbone.source}
     readout: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ Nothing of the file is run; the flatbuffer is parsed by the `tflite` package.
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -48,8 +49,11 @@ def read_operations(path: Path) -> list[Operation]:
     Raises:
         DownloadError: the file is not a TFLite model.
     """
+    content = path.read_bytes()
+    if content[4:8] != b"TFL3":
+        raise DownloadError(f"{path}: not a TFLite model")
     try:
-        model = tflite.Model.GetRootAsModel(path.read_bytes(), 0)
+        model = tflite.Model.GetRootAsModel(content, 0)
         graph = model.Subgraphs(0)
         operations = []
         for i in range(graph.OperatorsLength()):
@@ -60,7 +64,7 @@ def read_operations(path: Path) -> list[Operation]:
             if builtin in WEIGHTED:
                 weight, bias = (_constant(model, graph, operator.Inputs(k)) for k in (1, 2))
                 operations.append(Operation(WEIGHTED[builtin], weight, bias))
-    except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, struct.error) as error:
         raise DownloadError(f"{path}: not a TFLite model that can be read ({error})") from error
     return operations
 

@@ -75,7 +75,7 @@ def convert_yamnet(path: Path) -> Weights:
         raise DownloadError(f"{path}: not YAMNet ({len(operations)} weighted operations)")
     state: dict[str, Tensor] = {}
     for name, operation in zip(names, operations, strict=False):
-        # TFLite: (out, time, band, in), depthwise (1, time, band, out); torch: (out, in, band, time).
+        # From (out, time, band, in), depthwise (1, time, band, out), to (out, in, band, time).
         axes = (3, 0, 2, 1) if operation.name == "DEPTHWISE_CONV_2D" else (0, 3, 2, 1)
         weight = np.ascontiguousarray(operation.weight.transpose(axes))
         prefix = f"blocks.{name}"

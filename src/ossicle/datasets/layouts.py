@@ -122,6 +122,11 @@ def _read_folder(root: Path) -> Rows:
     notes = []
     if others:
         notes.append(f"{_count(others, 'file')} that {_be(others)} not audio passed over")
+    legible = [parts for parts in files if _is_text("/".join(parts))]
+    if len(legible) < len(files):
+        n = len(files) - len(legible)
+        notes.append(f"{_count(n, 'audio file')} with a name that is not UTF-8 left out: rename")
+    files = legible
     nested = [parts for parts in files if len(parts) > 1]
     if not nested:
         raise DataError(
@@ -320,6 +325,15 @@ def _standard_columns(
             if column != standard:
                 notes.append(f"{standard}: column {column!r}")
     return result
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name can be written down; on POSIX systems it may be any bytes."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _inside(path: str, root: Path) -> bool:

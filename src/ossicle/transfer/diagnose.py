@@ -197,12 +197,15 @@ class Diagnosis:
             for some in itertools.combinations(stages, size):
                 layers = [str(name) for stage in some for name in stage]
                 rows, outputs = self.run(folds, layers=layers)
-                result.append({"layers": layers, "score": self.score(rows, outputs)})
+                runs = [part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}" for part in some]
+                value = self.score(rows, outputs)
+                result.append({"name": ", ".join(runs), "layers": layers, "score": value})
         return sorted(result, key=lambda item: -item["score"])
 
     def learning_curve(self, folds: Folds, steps: int = 5) -> list[dict[str, Any]]:
         """The score with part of the groups to learn from, the same clips reported on."""
-        K, points = self.kernel(), []
+        K = self.kernel()
+        points: list[dict[str, Any]] = []
         n_train = np.mean([len(train) for train, _ in folds])
         for share in 0.5 ** np.arange(steps - 1, -1, -1):
             generator = np.random.default_rng(self.seed)

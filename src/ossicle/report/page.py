@@ -3,10 +3,10 @@
 It answers four questions in this order: how good is it, can the number be trusted, what goes
 wrong, what to do next. The parts:
 
-* `report_words`, `report_checks`, `report_advice`: sentences from numbers.
-* `report_clips`: which clips are listed and carried, as sound and picture.
-* `report_tables`, `report_figures`: the rows and the drawings.
-* `report.html`, with `report_style.html` and `report_script.html`: the page.
+* `words`, `checks`, `advice`: sentences from numbers.
+* `clips`: which clips are listed and carried, as sound and picture.
+* `tables`, `figures`: the rows and the drawings.
+* `page.html`, with `style.html` and `script.html`: the page.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import jinja2
 import numpy as np
 
 from ossicle import record
-from ossicle import report_tables as tables
 from ossicle.errors import DataError, OssicleError
-from ossicle.report_advice import advice
-from ossicle.report_checks import checks
-from ossicle.report_clips import clip_lists, page_data, shown_path
-from ossicle.report_words import metric_name, verdict
+from ossicle.report import tables
+from ossicle.report.advice import advice
+from ossicle.report.checks import checks
+from ossicle.report.clips import clip_lists, page_data, shown_path
+from ossicle.report.words import metric_name, verdict
 
 _TASKS = ("classes", "multilabel", "regression")
 
@@ -170,7 +170,7 @@ def _template() -> jinja2.Template:
     )
     # Keys keep their order; `tojson` itself makes the text safe inside a script element.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
-    return environment.get_template("report.html")
+    return environment.get_template("page.html")
 
 
 def _command(evaluation: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ from ossicle import audio
 from ossicle.errors import OssicleError
 from ossicle.frontend import LogMel
 from ossicle.record import json_safe
-from ossicle.report_words import labels_of, number
+from ossicle.report.words import labels_of, number
 
 CLIP_S = 10.0
 CLIP_RATE = 16000

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ossicle.record import json_safe
-from ossicle.report_words import (
+from ossicle.report.words import (
     ERRORS,
     duration,
     format_score,

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ossicle.report_clips import ClipList, scatter_items
-from ossicle.report_figures import Scale, dot_rows, learning_chart, scatter_chart, strip_chart
-from ossicle.report_words import (
+from ossicle.report.clips import ClipList, scatter_items
+from ossicle.report.figures import Scale, dot_rows, learning_chart, scatter_chart, strip_chart
+from ossicle.report.words import (
     ERRORS,
     duration,
     format_interval,
@@ -202,9 +202,17 @@ def subsets(evaluation: Mapping[str, Any], metric: str) -> dict[str, Any] | None
         return None
     names = [str(row.get("layer")) for row in evaluation.get("by_layer") or []]
     names += sorted({name for layers, _ in known for name in layers} - set(names))
+    shown = {
+        tuple(map(str, row["layers"])): [str(row["name"])]
+        for row in evaluation.get("subsets") or []
+        if row.get("name") and row.get("layers")
+    }
     dots = [(len(layers), score, " + ".join(layers)) for layers, score in known[:STRIP_DOTS]]
     chosen = " + ".join(map(str, (evaluation.get("chosen") or {}).get("layers") or []))
-    best = [(layers, format_score(metric, score)) for layers, score in known[:SUBSETS_LISTED]]
+    best = [
+        (shown.get(tuple(layers), layers), format_score(metric, score))
+        for layers, score in known[:SUBSETS_LISTED]
+    ]
     return {
         "names": names if len(names) <= 20 else [],
         "best": best,

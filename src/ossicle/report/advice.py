@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ossicle.report_clips import ClipList
-from ossicle.report_words import number, plural
+from ossicle.report.clips import ClipList
+from ossicle.report.words import number, plural
 
 _SURE = 0.9
 _FEW_CLIPS = 10

@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from ossicle.report_words import compact, format_score, format_tick, metric_name, number
+from ossicle.report.words import compact, format_score, format_tick, metric_name, number
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 14, 44

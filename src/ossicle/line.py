@@ -1,0 +1,166 @@
+"""The whole line in one call: clips in, features, cross-validation, the numbers out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ossicle.backbones import WEIGHTS
+from ossicle.datasets.clips import Clips, read_clips
+from ossicle.datasets.unlabelled import unlabelled_clips
+from ossicle.errors import DataError
+from ossicle.features import FeatureTable, ProgressCallback, extract
+from ossicle.metrics import compare_runs
+from ossicle.model import Model, create_model
+from ossicle.transfer.evaluate import evaluate
+
+
+class Measured(NamedTuple):
+    """An evaluation and what it was made from."""
+
+    result: dict[str, Any]
+    clips: Clips
+    model: Model
+    table: FeatureTable
+
+
+def pick_model(backbone: str, random: bool = False, seed: int = 0) -> Model:
+    """The model of that name: with its published weights where it has any, unless ``random``."""
+    return create_model(backbone, pretrained=backbone in WEIGHTS and not random, seed=seed)
+
+
+def split_poolings(text: str | None) -> tuple[str, ...] | None:
+    """ "mean,max" -> ("mean", "max"); None, the network's own, stays None."""
+    return None if text is None else tuple(part.strip() for part in text.split(","))
+
+
+def probe_settings(balance: bool) -> dict[str, Any]:
+    """Arguments of the probe."""
+    return {"class_weight": "balanced"} if balance else {}
+
+
+def count_workers(asked: int | None) -> int:
+    """As many threads as asked for, else one a core that this process may use."""
+    return asked if asked is not None else len(os.sched_getaffinity(0))
+
+
+def read_any(source: Path) -> Clips:
+    """Labelled clips where the source has labels, else all recordings in it."""
+    try:
+        return read_clips(source)
+    except DataError:
+        return unlabelled_clips([source])
+
+
+def measure(
+    arguments: Mapping[str, Any],
+    *,
+    progress: ProgressCallback | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Measured:
+    """Read, embed and cross-validate, as `ossicle evaluate` does.
+
+    Args:
+        arguments: of that verb, by name: clips, folds, groups, labels, backbone, random, layers,
+            pooling, probe, choose_layers, balance, n_folds, seed, workers, quick.
+        progress: called after every clip that was embedded.
+        tell: called with what is being done afterwards.
+
+    Raises:
+        OssicleError: the arguments or the clips cannot be used.
+    """
+    a = arguments
+    clips = read_clips(Path(a["clips"]), folds=a["folds"], groups=a["groups"], labels=a["labels"])
+    model = pick_model(a["backbone"], a["random"], a["seed"])
+    table = extract(
+        model,
+        clips,
+        layers=a["layers"],
+        poolings=split_poolings(a["pooling"]),
+        workers=count_workers(a["workers"]),
+        progress=progress,
+    )
+    result = evaluate(
+        clips,
+        table,
+        model,
+        probe=a["probe"],
+        probe_settings=probe_settings(a["balance"]),
+        choose=a["choose_layers"],
+        n_folds=a["n_folds"],
+        seed=a["seed"],
+        diagnostics=not a["quick"],
+        arguments=a,
+        progress=tell,
+    )
+    return Measured(result, clips, model, table)
+
+
+def compare(first: Path, second: Path) -> dict[str, Any]:
+    """The paired difference of two runs on the same clips, from their `report.json`.
+
+    Args:
+        first, second: `report.json`, or the folder that holds it.
+
+    Returns:
+        What ``ossicle.metrics.compare_runs`` gives, with the metric.
+
+    Raises:
+        DataError: not such files, or the runs describe other clips.
+    """
+    runs = [_run(Path(path)) for path in (first, second)]
+    tasks = {run["task"] for run in runs}
+    if len(tasks) > 1:
+        raise DataError(f"the runs are of different tasks: {' and '.join(sorted(tasks))}")
+    result = compare_runs(runs[0], runs[1], task=runs[0]["task"], common_only=True)
+    return {"metric": runs[0]["metric"], **result}
+
+
+def _run(path: Path) -> dict[str, Any]:
+    path = path / "report.json" if path.is_dir() else path
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        task, classes, items = report["task"], report["classes"], report["items"]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not the report.json of an evaluation ({error})") from error
+    index = {name: i for i, name in enumerate(classes)}
+
+    def coded(value: Any) -> Any:
+        if task == "classes":
+            return index[value]
+        return [int(name in value) for name in classes] if task == "multilabel" else value
+
+    def predicted(item: Mapping[str, Any]) -> Any:
+        if task == "multilabel":
+            return [item["probability"][name] for name in classes]
+        return coded(item["predicted"])
+
+    return {
+        "task": task,
+        "metric": report["metric"],
+        "items": [_name(item) for item in items],
+        "y_true": [coded(item["label"]) for item in items],
+        "y_pred": [predicted(item) for item in items],
+        "group": [item["group"] for item in items],
+    }
+
+
+def _name(item: Mapping[str, Any]) -> str:
+    return f"{item['path']} {item['onset']} {item['offset']}"
+
+
+def compare_lines(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The comparison in words."""
+    sure = result["low"] > 0 or result["high"] < 0
+    return [
+        f"{names[0]}: {result['metric']} {result['a']:.4f}; {names[1]}: {result['b']:.4f}",
+        f"difference {result['difference']:+.4f} (95 % interval {result['low']:+.4f} to "
+        f"{result['high']:+.4f}, p = {result['p_value']:.3g}) on {result['n_items']} clips, "
+        f"{result['n_groups']} groups",
+        "the interval leaves out zero: the difference is more than chance"
+        if sure
+        else "the interval holds zero: these clips do not tell the two apart",
+    ]

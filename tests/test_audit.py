@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from scipy import signal
 
-from ossicle.audit import audit, join_duplicates, near_pairs
+from ossicle.audit import _near, audit, join_duplicates, near_pairs
 from ossicle.datasets.clips import Clips, read_clips
 from ossicle.datasets.folds import check_folds, make_folds
 from ossicle.errors import DataError
@@ -303,3 +303,14 @@ def test_planted_leaks_among_real_clips(shared_data, tmp_path):
     assert len(expected) == 8
     missed = expected - set(found)
     assert not missed and len(set(found) - expected) <= 1
+
+
+def test_rows_without_embedding_are_passed_over_by_near():
+    """Rows of NaN stand for clips that a network could not read; the others keep their numbers."""
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(60, 32)).astype(np.float32)
+    embeddings[50] = embeddings[7] * 1.001
+    whole = _near(embeddings)[0]
+    embeddings[[3, 20]] = np.nan
+    found = _near(embeddings)[0]
+    assert [(p["a"], p["b"]) for p in found] == [(p["a"], p["b"]) for p in whole] == [(7, 50)]

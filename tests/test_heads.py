@@ -110,6 +110,13 @@ def test_head_from_layers_holds_copies():
     assert head.layers[0].weight.sum() == 6
 
 
+def test_head_refuses_layers_that_do_not_follow_on_each_other():
+    first = (torch.ones(4, 3), torch.zeros(4))
+    for second in ((torch.ones(2, 5), torch.zeros(2)), (torch.ones(2, 4), torch.zeros(3))):
+        with pytest.raises(OssicleError, match="follow"):
+            Head.from_layers([first, second])
+
+
 @pytest.mark.parametrize("sizes", [[], [3], [0, 2], [3, 0]])
 def test_head_refuses_no_sizes(sizes):
     with pytest.raises(OssicleError, match="head"):

@@ -196,7 +196,8 @@ def test_stored_statistics_also_in_training_mode(fresh):
     # Training itself does use the batch, and learns from it.
     fresh.forward_layers(torch.from_numpy(samples)[None].repeat(2, 1))
     assert not torch.equal(
-        fresh.backbone.blocks["conv1"][1].running_mean, state["backbone.blocks.conv1.1.running_mean"]
+        fresh.backbone.blocks["conv1"][1].running_mean,
+        state["backbone.blocks.conv1.1.running_mean"],
     )
 
 
@@ -359,7 +360,8 @@ def test_any_other_text_gives_layers_or_one_error(yamnet, text):
 
 
 @pytest.mark.parametrize(
-    "layers", ["", "0", "28", "-28", "5-1", "1-28", "0-3", "1-", "-", "conv", "1.5", "1,,2", [], [0]]
+    "layers",
+    ["", "0", "28", "-28", "5-1", "1-28", "0-3", "1-", "-", "conv", "1.5", "1,,2", [], [0]],
 )
 def test_no_such_layer(yamnet, layers):
     with pytest.raises(OssicleError, match="layer"):

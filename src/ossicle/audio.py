@@ -141,6 +141,8 @@ def stream(
     sample_rate: int | None = None,
     mono: bool = True,
     block_s: float = 60.0,
+    min_duration_s: float = 0.0,
+    allow_silent: bool = True,
 ) -> Iterator[Audio]:
     """Read a file of any length block by block, in constant memory.
 
@@ -151,13 +153,14 @@ def stream(
         sample_rate: resample to this rate in Hz; None keeps the file's own.
         mono: take the mean of the channels; otherwise keep them.
         block_s: length of a block in seconds.
+        min_duration_s, allow_silent: as in `load`.
 
     Yields:
         Audio with samples (C, N), N = round(block_s * rate) but for the last block, which is
         shorter or as long.
 
     Raises:
-        AudioError: as in `load`; what only the end shows (truncation) is raised at the end.
+        AudioError: as in `load`; what only the end shows (truncation, silence) is raised there.
         OssicleError: `sample_rate` or `block_s` is not positive.
     """
     _check_rate(sample_rate)
@@ -180,7 +183,7 @@ def stream(
                     came = True
                     yield Audio(_time_last(joined[at : at + size].copy()), rate)
                 kept, held = [joined[whole:].copy()], held - whole
-        tally.check(None, 0.0, allow_silent=True)
+        tally.check(None, min_duration_s, allow_silent)
         if held:
             yield Audio(_time_last(np.concatenate(kept)), rate)
         elif not came:

@@ -51,7 +51,8 @@ def audit(
         clips: what to look at. Rows of one file belong together anyway and are not reported as
             duplicates of each other, but as leaks where a fold parts them.
         folds: (train_index, test_index) pairs; None takes the table's fold or split column.
-        embeddings: (n, d), one row a clip, for `near`; None leaves that out.
+        embeddings: (n, d), one row a clip, for `near`; rows of NaN for clips that have none. None
+            leaves that out.
         progress: called with (clips done, clips in all).
 
     Returns a dict ready for JSON, with a < b (i < j) row numbers:
@@ -94,7 +95,7 @@ def audit(
     equal = [pair for same in copies for pair in _pairs_of(same)]
     sure = [(a, b, "bytes") for a, b in equal] + _with_copies(samples, copies)
     known = {pair[:2] for pair in sure}
-    near, threshold = ([], None) if embeddings is None else near_pairs(embeddings, n)
+    near, threshold = ([], None) if embeddings is None else _near(np.asarray(embeddings))
     path = table["path"].to_numpy()
     near = [x for x in near if (x["a"], x["b"]) not in known and path[x["a"]] != path[x["b"]]]
     vague = [(x["a"], x["b"], "near") for x in near]
@@ -188,6 +189,13 @@ def near_pairs(
         found += [(s, int(a), int(b)) for s, a, b in triples]
         found = sorted(found, key=lambda t: (-t[0], t[1], t[2]))[: 10 * n]
     return [{"a": a, "b": b, "similarity": round(min(s, 1.0), 5)} for s, a, b in found], threshold
+
+
+def _near(embeddings: np.ndarray) -> tuple[list[dict[str, Any]], float]:
+    """`near_pairs` among the rows that are not NaN."""
+    rows = np.flatnonzero(~np.isnan(embeddings).all(axis=1))
+    pairs, threshold = near_pairs(embeddings[rows], len(rows))
+    return [{**p, "a": int(rows[p["a"]]), "b": int(rows[p["b"]])} for p in pairs], threshold
 
 
 class _Blocks:

@@ -23,7 +23,7 @@ def audit_lines(report: Mapping[str, Any], root: Path) -> list[str]:
         root: the folder of the data set.
     """
     rows, paths = list(report["paths"]), list(report["paths"].values())
-    names = dict(zip(rows, relative_paths(paths, root), strict=True))
+    names = dict(zip(rows, _shown(paths, root), strict=True))
 
     def name(row: int) -> str:
         return names[str(row)]
@@ -76,13 +76,19 @@ def audit_lines(report: Mapping[str, Any], root: Path) -> list[str]:
     lines += _section(
         report["unreadable"],
         ("clip that cannot be used", "clips that cannot be used"),
-        lambda x: f"{relative_paths([x['path']], root)[0]}: {x['reason']}",
+        lambda x: f"{_shown([x['path']], root)[0]}: {x['reason']}",
     )
     unseen = " (near-duplicates were not looked for)" if report["near_threshold"] is None else ""
     looked = f"{report['n_clips']} clips looked at{unseen}"
     if not lines:
         looked += ": nothing found, no duplicates, leaks, contradicting labels or broken files"
     return [looked, *lines]
+
+
+def _shown(paths: Sequence[str], root: Path) -> list[str]:
+    """Paths relative to ``root``; signs that would break the line or steer a terminal as "?"."""
+    relative = relative_paths(paths, root)
+    return ["".join(c if c.isprintable() else "?" for c in path) for path in relative]
 
 
 def _section(items: Sequence[Any], title: tuple[str, str], text: Callable[[Any], str]) -> list[str]:

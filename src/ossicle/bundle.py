@@ -206,8 +206,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     version = config.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:
         raise BundleError(
-            f"{path}: made by ossicle {config.get('ossicle')} in bundle format {version}, this is "
-            f"{__version__}, which reads format {FORMAT_VERSION}: install the other version"
+            f"{path}: made by ossicle {_shown(config.get('ossicle'))} in bundle format "
+            f"{_shown(version)}, this is {__version__}, which reads format {FORMAT_VERSION}: "
+            "install the other version"
         )
     return config
 
@@ -266,7 +267,8 @@ def _build(config: dict[str, Any]) -> Model:
     )
     if model.sample_rate != config.get("sample_rate"):
         raise BundleError(
-            f"sample_rate {config.get('sample_rate')} is not the front end's {model.sample_rate}"
+            f"sample_rate {_shown(config.get('sample_rate'))} is not the front end's "
+            f"{model.sample_rate}"
         )
     return model
 
@@ -288,8 +290,7 @@ def _strings(config: dict[str, Any], key: str) -> tuple[str, ...]:
 def _one_of(config: dict[str, Any], key: str, known: Mapping[str, Any], what: str) -> str:
     value = config.get(key)
     if not isinstance(value, str) or value not in known:
-        shown = repr(value)[:100]
-        raise BundleError(f"{what} {shown} is unknown to this version ({', '.join(known)})")
+        raise BundleError(f"{what} {_shown(value)} is unknown to this version ({', '.join(known)})")
     return value
 
 
@@ -318,7 +319,7 @@ def _check_values(keywords: dict[str, Any], hints: dict[str, Any], where: str) -
     """Refuse values of other types than the parameters', and numbers beyond any real range."""
     for key, value in keywords.items():
         if key not in hints and key != "name":
-            raise BundleError(f"{where}.{key} is unknown to this version")
+            raise BundleError(f"{where}: {_shown(key)} is unknown to this version")
         if key in hints and type(value) not in _types(hints[key]):
             raise BundleError(f"{where}.{key} is a {type(value).__name__}, which it cannot be")
         if isinstance(value, int | float) and not abs(value) <= MAX_SIZES.get(key, MAX_NUMBER):
@@ -367,7 +368,7 @@ def _read_tensors(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
         raise BundleError(f"{path}: not safetensors, or cut short ({_short(error)})") from error
     missing, foreign = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing or foreign:
-        what = f"lacks {missing[0]}" if missing else f"holds {foreign[0]}, which is not the model's"
+        what = f"lacks {missing[0]}" if missing else f"holds {_shown(foreign[0])}, not the model's"
         raise BundleError(f"{path}: {what}")
     for name, tensor in tensors.items():
         want = expected[name]
@@ -385,4 +386,10 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _short(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """An error in one line; what it quotes from the file cannot steer a terminal."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return "".join(c if c.isprintable() else "?" for c in line)
+
+
+def _shown(value: Any) -> str:
+    return ascii(value)[:80]

@@ -52,7 +52,9 @@ Probe = Annotated[str, typer.Option(help="ridge, logistic, svm, knn or mlp.")]
 Choose = Annotated[bool, typer.Option("--choose-layers", help="Choose layers, nested.")]
 Balance = Annotated[bool, typer.Option("--balance", help="Weigh rare classes up.")]
 NFolds = Annotated[int, typer.Option(help="Folds where the data brings none.")]
-Seed = Annotated[int, typer.Option(help="Of folds, random weights and resampling.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Of folds, random weights and resampling.")
+]
 Workers = Annotated[int | None, typer.Option(help="Threads; default: all cores.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")]
 
@@ -155,15 +157,20 @@ def predict(
     from ossicle.datasets.unlabelled import unlabelled_clips
     from ossicle.line import count_workers
     from ossicle.predict import predict as label
-    from ossicle.predict import write_table
+    from ossicle.predict import table_kind, write_table
 
+    if out is not None:
+        table_kind(out)
     network = bundle.load(model)
     items = unlabelled_clips(recordings)
     with progress_bar("labelling") as tick:
         frame, skipped = label(network, items, workers=count_workers(workers), progress=tick)
     lines = [f"skipped {path}: {reason}" for _, path, reason in skipped]
     if frame.empty:
-        raise OssicleError("\n".join([*lines, "none of the recordings could be used"]))
+        _, path, reason = skipped[0]
+        raise OssicleError(
+            f"none of the {len(skipped)} recordings could be used; the first: {path}: {reason}"
+        )
     frame = frame.drop(columns="row")
     told: dict[str, Any] = {"n_clips": len(frame), "n_skipped": len(skipped)}
     if out is None:
@@ -223,6 +230,8 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Find duplicates, near-duplicates, leaks across splits, contradicting labels, broken files."""
+    import numpy as np
+
     from ossicle.audit import audit as look
     from ossicle.audit_text import audit_lines
     from ossicle.datasets.clips import read_clips
@@ -230,20 +239,17 @@ def audit(
     from ossicle.line import count_workers, pick_model
 
     source = read_clips(clips, folds=folds, groups=groups, labels=labels)
-    lines, embeddings, broken = list(source.notes), None, []
+    lines, embeddings = list(source.notes), None
     if near:
         model = pick_model(backbone)
         with progress_bar("embedding") as tick:
             table = extract(
                 model, source, layers="last", workers=count_workers(workers), progress=tick
             )
-        embeddings, broken = table.matrix(), table.skipped
-        source = source.subset(table.index)
+        known = table.matrix()
+        embeddings = np.full((len(source), known.shape[1]), np.nan, np.float32)
+        embeddings[table.index] = known
     report = look(source, embeddings=embeddings)
-    lines += [f"unreadable: {path}: {reason}" for _, path, reason in broken]
-    report["unreadable"] += [
-        {"row": row, "path": path, "reason": reason} for row, path, reason in broken
-    ]
     lines += audit_lines(report, source.root)
     answer(lines, report, as_json)
 
@@ -308,7 +314,11 @@ def main() -> None:
     # Threads inside a product of matrices fight with the workers for the same cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        app(standalone_mode=False)
+        # Typer turns Ctrl-C into a returned exit code.
+        code = app(standalone_mode=False)
+        if code == 130:
+            raise KeyboardInterrupt
+        sys.exit(code)
     except OssicleError as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -20,13 +20,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ossicle.audio import Audio, load, resample
+from ossicle.audio import Audio, load, resample, stream
 from ossicle.datasets.clips import Clips
 from ossicle.errors import AudioError, DataError, OssicleError
-from ossicle.model import Model
+from ossicle.model import ClipPolicy, Model
 
 # Shorter than two frames of any front end here: there is nothing to hear in it.
 MIN_DURATION_S = 0.02
+# Peak to peak, in units of full scale: below the last bit of 24-bit samples.
+SILENCE = 1e-7
 
 
 class Clip(NamedTuple):
@@ -101,9 +103,8 @@ class FeatureTable:
         names = list(self.blocks) if names is None else list(names)
         unknown = [name for name in names if name not in self.blocks]
         if unknown or not names:
-            raise OssicleError(
-                f"the table has no block {unknown[0] if unknown else 'without name'}"
-            )
+            which = unknown[0] if unknown else "none is named"
+            raise OssicleError(f"no such block in the table: {which}")
         return np.concatenate([self.blocks[name] for name in names], axis=1)
 
     def by_layer(self) -> OrderedDict[str, np.ndarray]:
@@ -165,9 +166,68 @@ def read_clip(clip: Clip, sample_rate: int) -> np.ndarray:
     if mono.shape[1] < MIN_DURATION_S * rate:
         shape = "" if len(samples) <= samples.shape[1] else "; time is the last axis, (C, N)"
         raise AudioError(clip.name, f"shorter than {MIN_DURATION_S} s{shape}")
-    if np.ptp(mono) < 1e-7:
+    if np.ptp(mono) < SILENCE:
         raise AudioError(clip.name, "silent: all samples are alike")
     return resample(mono, rate, sample_rate)[0].astype(np.float32, copy=False)
+
+
+def clip_parts(clip: Clip, policy: ClipPolicy, sample_rate: int) -> Iterator[np.ndarray]:
+    """The parts that ``policy.segments`` cuts the clip into, each (N,) float32 at ``sample_rate``.
+
+    A whole file is streamed: two parts are held, however long it is.
+
+    Raises:
+        AudioError: as for ``read_clip``; what only the end shows is raised at the end.
+    """
+    if not isinstance(clip.source, str) or clip.onset is not None or clip.offset is not None:
+        samples = read_clip(clip, sample_rate)
+        yield from (samples[a:b] for a, b in policy.segments(len(samples), sample_rate))
+        return
+    window = max(1, round(policy.window_s * sample_rate))
+    blocks = stream(
+        clip.source,
+        sample_rate=sample_rate,
+        block_s=window / sample_rate,
+        min_duration_s=MIN_DURATION_S,
+        allow_silent=False,
+    )
+    held: np.ndarray | None = None
+    for block in blocks:
+        part = block.samples[0]
+        if held is not None and len(part) < window:
+            # The last two parts share what is left.
+            joined = np.concatenate([held, part])
+            half = -(-len(joined) // 2)
+            yield joined[:half]
+            part = joined[half:]
+        elif held is not None:
+            yield held
+        held = part
+    if held is not None:
+        yield held
+
+
+def embed_clip(
+    model: Model,
+    clip: Clip,
+    layers: Sequence[str] | None = None,
+    poolings: Sequence[str] | None = None,
+) -> tuple[OrderedDict[str, np.ndarray], float]:
+    """The clip's blocks as from ``Model.clip_features``, and its length in seconds.
+
+    Raises:
+        AudioError: it cannot be used; the message names the file and the reason.
+    """
+    n_samples = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal n_samples
+        for part in clip_parts(clip, model.clip, model.sample_rate):
+            n_samples += len(part)
+            yield part
+
+    vectors = model.join_features(counted(), layers, poolings)
+    return vectors, n_samples / model.sample_rate
 
 
 @contextmanager
@@ -252,8 +312,7 @@ def extract(
     model.eval()
 
     def embed(clip: Clip) -> tuple[OrderedDict[str, np.ndarray], float]:
-        samples = read_clip(clip, model.sample_rate)
-        return model.clip_features(samples, names, poolings), len(samples) / model.sample_rate
+        return embed_clip(model, clip, names, poolings)
 
     blocks: dict[str, np.ndarray] = {}
     index: list[int] = []

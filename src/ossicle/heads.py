@@ -133,10 +133,20 @@ class Head(nn.Module):
 
     @classmethod
     def from_layers(cls, layers: Sequence[tuple[Tensor, Tensor]]) -> Head:
-        """A head with the given (weight (out, in), bias (out,)) of each layer."""
+        """A head with copies of the given (weight (out, in), bias (out,)) of each layer.
+
+        Raises:
+            OssicleError: a layer's input is not the output of the one before, or its bias's size.
+        """
         with torch.device("meta"):  # no memory, and nothing drawn at random to be overwritten
             head = cls([layers[0][0].shape[1], *(len(weight) for weight, _ in layers)])
         for linear, (weight, bias) in zip(head.layers, layers, strict=True):
+            wanted = (linear.out_features, linear.in_features)
+            if tuple(weight.shape) != wanted or tuple(bias.shape) != wanted[:1]:
+                raise OssicleError(
+                    f"a head's layer of {tuple(weight.shape)} and {tuple(bias.shape)} does not "
+                    f"follow on the one before, which asks for {wanted}"
+                )
             linear.weight = nn.Parameter(weight.detach().clone())
             linear.bias = nn.Parameter(bias.detach().clone())
         return head

@@ -16,6 +16,7 @@ from ossicle.features import FeatureTable, ProgressCallback, extract
 from ossicle.metrics import compare_runs
 from ossicle.model import Model, create_model
 from ossicle.transfer.evaluate import evaluate
+from ossicle.transfer.probe import create_probe
 
 
 class Measured(NamedTuple):
@@ -74,6 +75,8 @@ def measure(
     """
     a = arguments
     clips = read_clips(Path(a["clips"]), folds=a["folds"], groups=a["groups"], labels=a["labels"])
+    # A wrong name is told before the long work, not after.
+    create_probe(a["probe"], clips.task)
     model = pick_model(a["backbone"], a["random"], a["seed"])
     table = extract(
         model,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -239,24 +239,42 @@ class Model(nn.Module):
         """
         if np.ndim(samples) != 1:
             raise OssicleError(f"one clip is (N,) samples, not {np.shape(samples)}")
+        spans = self.clip.segments(len(samples), self.sample_rate)
+        return self.join_features((samples[a:b] for a, b in spans), layers, poolings)
+
+    @torch.inference_mode()
+    def join_features(
+        self,
+        parts: Iterable[np.ndarray],
+        layers: Sequence[str] | None = None,
+        poolings: Sequence[str] | None = None,
+    ) -> OrderedDict[str, np.ndarray]:
+        """One clip's blocks from its parts in order, as ``clip.segments`` cuts them.
+
+        Memory holds one part, however long the clip is. Arguments and result otherwise as for
+        ``clip_features``.
+        """
         layers = self.layers if layers is None else tuple(layers)
         poolings = check_poolings(self.backbone.poolings if poolings is None else poolings)
         asked = poolings if "std" not in poolings else tuple(dict.fromkeys(("mean", *poolings)))
         backbone, device = self._folded_backbone(), self.device
-        parts, shares = [], []
-        for start, end in self.clip.segments(len(samples), self.sample_rate):
-            part = self.clip.filled(samples[start:end], self.sample_rate)
+        whole: dict[str, dict[str, Tensor]] = {}
+        weight: dict[str, float] = {}
+        for samples in parts:
+            part = self.clip.filled(samples, self.sample_rate)
             batch = torch.from_numpy(np.array(part, np.float32)).to(device)[None]
             blocks, frames = _pool(backbone(self.frontend(batch)), layers, asked)
-            parts.append(blocks)
             # Frames of a part that was filled up stand for its own samples alone.
-            own = (end - start) / max(len(part), 1)
-            shares.append({layer: own * number for layer, number in frames.items()})
+            own = len(samples) / max(len(part), 1)
+            for layer, number in frames.items():
+                before, share = weight.get(layer, 0.0), own * number
+                pair = [whole[layer], blocks[layer]] if layer in whole else [blocks[layer]]
+                whole[layer] = combine(pair, [before, share][-len(pair) :])
+                weight[layer] = before + share
         result: OrderedDict[str, np.ndarray] = OrderedDict()
         for layer in (name for name in self.layers if name in set(layers)):
-            whole = combine([p[layer] for p in parts], [s[layer] for s in shares])
             for pooling in poolings:
-                result[f"{layer}/{pooling}"] = whole[pooling][0].cpu().numpy()
+                result[f"{layer}/{pooling}"] = whole[layer][pooling][0].cpu().numpy()
         return result
 
     @torch.inference_mode()
@@ -327,7 +345,9 @@ def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config
         raise OssicleError(f"unknown backbone {name!r}: choose one of {', '.join(list_models())}")
     if pretrained and name not in WEIGHTS:
         known = ", ".join(WEIGHTS)
-        raise OssicleError(f"{name} has no published weights (those that have: {known})")
+        raise OssicleError(
+            f"{name} has no published weights: pass pretrained=False (those that have: {known})"
+        )
     with torch.random.fork_rng(devices=[]):  # torch's constructors draw; the caller's numbers stay
         try:
             backbone = BACKBONES[name](**config)

@@ -16,8 +16,8 @@ from ossicle.features import (
     Progress,
     ProgressCallback,
     as_clips,
+    embed_clip,
     one_thread,
-    read_clip,
     run_in_order,
 )
 from ossicle.model import Model
@@ -63,14 +63,14 @@ def predict(
         model.clip_scores(np.ones(model.sample_rate, np.float32))
 
     def run(clip: Clip) -> tuple[np.ndarray, float]:
-        samples = read_clip(clip, model.sample_rate)
-        return model.clip_scores(samples), len(samples) / model.sample_rate
+        vectors, seconds = embed_clip(model, clip, *model.readout_parts())
+        return model.scores_from_blocks(vectors), seconds
 
     rows, scores, skipped, seconds = [], [], [], 0.0
     with one_thread():
         for row, result in run_in_order(run, clips, workers):
             if isinstance(result, AudioError):
-                skipped.append((row, result.path, result.reason))
+                skipped.append((row, readable(result.path), result.reason))
             else:
                 seconds += result[1]
                 rows.append(row)

@@ -72,6 +72,8 @@ def read_rows(source: str | os.PathLike[str] | pd.DataFrame) -> Rows:
         table = _standard_columns(_frame_of_text(source), Path.cwd(), "the table", notes)
         return Rows(table, Path.cwd(), "manifest", notes)
     path = Path(source).expanduser()
+    if not _is_text(str(absolute(path))):
+        raise DataError(f"{path}: its name is not UTF-8; rename it")
     if path.is_dir():
         path = absolute(path)
         return _read_audiofolder(path) or _read_folder(path)

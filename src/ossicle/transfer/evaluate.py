@@ -161,6 +161,9 @@ def _cross_validate(
             choices.append(list(layers))
             names = table.names(layers)
             columns = table.matrix(names)
+        if clips.task == "classes" and len(np.unique(y[train])) < 2:
+            only = clips.classes[y[train][0]]
+            raise DataError(f"fold {number}: its training part has the one class {only}")
         estimator = create_probe(probe, clips.task, random_state=seed, **settings)
         try:
             groups, sizes = protocol.groups[train], table.sizes(names)

@@ -75,9 +75,8 @@ def choose_protocol(clips: Clips, *, n_folds: int = 5, random_state: int = 0) ->
         )
         untested = len(clips) - sum(len(test) for _, test in folds)
         if untested:
-            notes.append(
-                f"{untested} clips are only learnt from: their class comes from one group alone"
-            )
+            clip = "1 clip is" if untested == 1 else f"{untested} clips are"
+            notes.append(f"{clip} only learnt from: the class comes from one group alone")
         text = f"{len(folds)}-fold cross-validation, stratified, no group on both sides of a split"
         return Protocol(folds, text, groups, clips.group_source, notes)
     try:

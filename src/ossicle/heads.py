@@ -18,24 +18,24 @@ from ossicle.errors import OssicleError
 COARSE_BANDS = 8
 
 
-def _four_axes(maps: Tensor) -> Tensor:
-    """(B, C, T) -> (B, C, 1, T); four axes stay as they are."""
-    return maps.unsqueeze(2) if maps.dim() == 3 else maps
+def _channels_last(maps: Tensor) -> Tensor:
+    """(B, C, F, T) or (B, C, T) -> (B, F, T, C), a view: channels lie side by side in memory."""
+    return (maps.unsqueeze(2) if maps.dim() == 3 else maps).permute(0, 2, 3, 1)
 
 
 def pool_mean(maps: Tensor) -> Tensor:
     """(B, C, F, T) -> (B, C): mean over bands and time."""
-    return _four_axes(maps).mean(-1).mean(-1)
+    return _profile(maps).mean(1)
 
 
 def pool_max(maps: Tensor) -> Tensor:
     """(B, C, F, T) -> (B, C): maximum over bands and time."""
-    return _four_axes(maps).amax((-2, -1))
+    return _channels_last(maps).flatten(1, 2).amax(1)
 
 
 def pool_std(maps: Tensor) -> Tensor:
     """(B, C, F, T) -> (B, C): deviation over bands and time, divided by their number."""
-    return _four_axes(maps).std((-2, -1), correction=0)
+    return _channels_last(maps).flatten(1, 2).std(1, correction=0)
 
 
 def pool_band(maps: Tensor) -> Tensor:
@@ -44,14 +44,31 @@ def pool_band(maps: Tensor) -> Tensor:
     Keeping the band axis keeps pitch, formants and speaker, which the mean over bands loses
     (Niizumi et al. 2022, "Composing general audio representation", section 3).
     """
-    profile = _four_axes(maps).mean(-1)
-    bands = profile.shape[-1]
+    return _coarse(_profile(maps))
+
+
+def pool(maps: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Several poolings of one map: as each by itself, with what they share computed once."""
+    result = {name: POOLINGS[name](maps) for name in names if name not in ("mean", "band")}
+    if len(result) < len(names):
+        profile = _profile(maps)
+        result |= {"mean": profile.mean(1)} if "mean" in names else {}
+        result |= {"band": _coarse(profile)} if "band" in names else {}
+    return {name: result[name] for name in names}
+
+
+def _profile(maps: Tensor) -> Tensor:
+    """(B, C, F, T) -> (B, F, C): mean over time."""
+    return _channels_last(maps).mean(2)
+
+
+def _coarse(profile: Tensor) -> Tensor:
+    """(B, F, C) -> (B, C * K) with K coarse bands, channel by channel."""
+    bands = profile.shape[1]
     coarse = min(bands, COARSE_BANDS)
     if bands % coarse == 0:
-        profile = profile.unflatten(-1, (coarse, bands // coarse)).mean(-1)
-    else:
-        profile = F.adaptive_avg_pool1d(profile, coarse)
-    return profile.flatten(1)
+        return profile.unflatten(1, (coarse, -1)).mean(2).transpose(1, 2).flatten(1)
+    return F.adaptive_avg_pool1d(profile.transpose(1, 2), coarse).flatten(1)
 
 
 POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -7,11 +7,10 @@ B batch, C channels, F bands, T frames, N samples; time is last. A clip of any l
 from __future__ import annotations
 
 import fnmatch
-import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,8 @@ from torch import Tensor, nn
 
 from ossicle.backbones import BACKBONES, WEIGHTS, Backbone
 from ossicle.backbones.clip_policy import ClipPolicy
-from ossicle.backbones.layers import fold_batch_norm, he_normal_
+from ossicle.backbones.folding import Folded, folded
+from ossicle.backbones.layers import he_normal_
 from ossicle.errors import OssicleError
 from ossicle.frontend import FrontEnd, create_frontend
 from ossicle.heads import (
@@ -29,26 +29,9 @@ from ossicle.heads import (
     check_poolings,
     combine,
     count_parameters,
+    pool,
     pooled_size,
 )
-
-# One for all models, as a lock cannot be copied; folding takes milliseconds, once a model.
-_FOLDING = threading.Lock()
-
-
-class Folded(NamedTuple):
-    """A backbone with its batch norms folded in, and what it was made from.
-
-    Attributes:
-        network: the folded copy.
-        made_from: address and version of each tensor of the original; torch counts a version up at
-            every change in place.
-        kept: those tensors, so that their addresses are not given to others.
-    """
-
-    network: nn.Module
-    made_from: tuple[tuple[int, int], ...]
-    kept: tuple[Tensor, ...]
 
 
 class Model(nn.Module):
@@ -192,22 +175,15 @@ class Model(nn.Module):
         live = self.training or any(p.requires_grad for p in self.backbone.parameters())
         # An exported graph folds by itself, and its tensors have no addresses.
         live = live or torch.compiler.is_compiling() or torch.jit.is_tracing()
-        return (self.backbone if live else self._folded_backbone())(self.frontend(waveform))
+        picture = _channels_last(self.frontend(waveform))
+        return self.backbone(picture) if live else self._folded_backbone()(picture)
 
     def _folded_backbone(self) -> nn.Module:
         """The backbone for inference, whatever mode the model is in; made when weights change."""
-        tensors = tuple(chain(self.backbone.parameters(), self.backbone.buffers()))
-        made_from = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
-        with _FOLDING:
-            if self._folded is None or self._folded.made_from != made_from:
-                # Tensors born in inference mode could never be used for a gradient.
-                with torch.inference_mode(False), torch.no_grad():
-                    network = fold_batch_norm(self.backbone)
-                    kept = tuple(t.detach() for t in tensors)
-                # Not a child: it must not be saved or moved twice.
-                object.__setattr__(self, "_folded", Folded(network, made_from, kept))
-            assert self._folded is not None
-            return self._folded.network
+        # Not a child: it must not be saved or moved twice.
+        object.__setattr__(self, "_folded", folded(self.backbone, self._folded))
+        assert self._folded is not None
+        return self._folded.network
 
     def pooled(
         self, waveform: Tensor, layers: Sequence[str], poolings: Sequence[str]
@@ -263,7 +239,7 @@ class Model(nn.Module):
         for samples in parts:
             part = self.clip.filled(samples, self.sample_rate)
             batch = torch.from_numpy(np.array(part, np.float32)).to(device)[None]
-            blocks, frames = _pool(backbone(self.frontend(batch)), layers, asked)
+            blocks, frames = _pool(backbone(_channels_last(self.frontend(batch))), layers, asked)
             # Frames of a part that was filled up stand for its own samples alone.
             own = len(samples) / max(len(part), 1)
             for layer, number in frames.items():
@@ -318,13 +294,17 @@ class Model(nn.Module):
         return self.head(torch.cat(columns, 1))
 
 
+def _channels_last(x: Tensor) -> Tensor:
+    """The same tensor in the memory format in which convolutions are fastest on CPUs."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
 def _pool(
     maps: OrderedDict[str, Tensor], layers: Sequence[str], poolings: Sequence[str]
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, int]]:
     names = set(layers)
     wanted = [(name, x) for name, x in maps.items() if name in names]
-    blocks = {name: {p: POOLINGS[p](x) for p in poolings} for name, x in wanted}
-    return blocks, {name: x.shape[-1] for name, x in wanted}
+    return {name: pool(x, poolings) for name, x in wanted}, {n: x.shape[-1] for n, x in wanted}
 
 
 def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config: Any) -> Model:

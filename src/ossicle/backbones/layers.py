@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -49,21 +46,3 @@ def he_normal_(module: nn.Module, generator: torch.Generator) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-
-
-def fold_batch_norm(module: nn.Module) -> nn.Module:
-    """A copy for inference in which each convolution carries the batch norm that follows it.
-
-    Same function with stored statistics, fewer passes over memory; only ``nn.Sequential`` pairs
-    are folded.
-    """
-    folded = copy.deepcopy(module).eval()
-    for sequence in folded.modules():
-        if not isinstance(sequence, nn.Sequential):
-            continue
-        for i in range(len(sequence) - 1):
-            conv, norm = sequence[i], sequence[i + 1]
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                sequence[i] = fuse_conv_bn_eval(conv, norm)
-                sequence[i + 1] = nn.Identity()
-    return folded.requires_grad_(False)

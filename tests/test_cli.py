@@ -18,8 +18,8 @@ import pytest
 import soundfile
 
 from ossicle import bundle, cli, embed, read_clips
-from ossicle.audit import audit
-from ossicle.audit_text import audit_lines
+from ossicle.leaks import audit
+from ossicle.leaks_text import audit_lines
 from ossicle.backbones import WEIGHTS
 from ossicle.datasets.folds import make_folds
 from ossicle.errors import DownloadError

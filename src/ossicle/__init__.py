@@ -16,7 +16,7 @@ _PUBLIC = {
     "AudioError": ("ossicle.errors", "AudioError"),
     "Model": ("ossicle.model", "Model"),
     "OssicleError": ("ossicle.errors", "OssicleError"),
-    "audit": ("ossicle.audit", "audit"),
+    "audit": ("ossicle.leaks", "audit"),
     "create_model": ("ossicle.model", "create_model"),
     "evaluate": ("ossicle.transfer.evaluate", "evaluate"),
     "extract": ("ossicle.features", "extract"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ossicle import __version__
 from ossicle.console import answer, counts, fail, progress_bar, say, working
 from ossicle.errors import OssicleError
 
@@ -28,6 +29,22 @@ app = typer.Typer(
 )
 study = typer.Typer(no_args_is_help=True, help="Experiments of the literature, each one command.")
 app.add_typer(study, name="study")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ossicle {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def ossicle(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="And stop.")
+    ] = False,
+) -> None:
+    """Transfer learning for audio: labelled recordings in, an honest, working model out."""
+
 
 Source = Annotated[
     Path,
@@ -121,7 +138,10 @@ def train(
 
     arguments = _effective(locals())
     if probe not in FOLDABLE:
-        raise OssicleError(f"--probe {probe} is no network to take away: {', '.join(FOLDABLE)}")
+        raise OssicleError(
+            f"--probe {probe} keeps its clips and is no network to take away: "
+            f"choose one of {', '.join(FOLDABLE)}"
+        )
     if out.exists() and not bundle.is_bundle(out):
         raise OssicleError(f"{out}: is there already and is not a bundle; choose another name")
     result, source, model, table = _evaluated(arguments)
@@ -214,8 +234,7 @@ def embed(
         )
     lines = [f"skipped {item['path']}: {item['reason']}" for item in done.skipped]
     lines.append(f"{done.n_clips} clips, {done.seconds_read:.0f} s of audio: {out}")
-    told = {"out": str(out), "n_clips": done.n_clips, "skipped": done.skipped}
-    answer(lines, {**told, "seconds_read": done.seconds_read}, as_json)
+    answer(lines, {**done._asdict(), "path": str(out), "out": str(out)}, as_json)
 
 
 @app.command()
@@ -232,8 +251,8 @@ def audit(
     """Find duplicates, near-duplicates, leaks across splits, contradicting labels, broken files."""
     import numpy as np
 
-    from ossicle.audit import audit as look
-    from ossicle.audit_text import audit_lines
+    from ossicle.leaks import audit as look
+    from ossicle.leaks_text import audit_lines
     from ossicle.datasets.clips import read_clips
     from ossicle.features import extract
     from ossicle.line import count_workers, pick_model
@@ -284,7 +303,7 @@ def backbones(
     for row in rows:
         lines.append(
             f"{row['name']:<{width}}  {row['parameters']:>10,} parameters  "
-            f"{row['sample_rate']:>6} Hz  {row['layers']:>3} layers  "
+            f"{row['sample_rate']:>6} Hz  layers {row['layers']:>3}  "
             f"{row['embedding']:>5} values  {row['weights']} [{row['licence']}]"
         )
     answer(lines, {"backbones": rows}, as_json)
@@ -321,16 +340,16 @@ def main() -> None:
         sys.exit(code)
     except OssicleError as error:
         fail(str(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
         sys.exit(130)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except typer.Abort:
-        sys.exit(130)
     except Exception as error:
         # Errors of the argument parser; anything else is ours and keeps its traceback.
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            if not error.format_message():
+                sys.exit(2)
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "ossicle"
             fail(f"{error.format_message()} (see `{command} --help`)")

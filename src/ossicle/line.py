@@ -124,6 +124,8 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
 
 def _run(path: Path) -> dict[str, Any]:
     path = path / "report.json" if path.is_dir() else path
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; pass what `ossicle evaluate -o` wrote")
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         task, classes, items = report["task"], report["classes"], report["items"]
@@ -157,13 +159,18 @@ def _name(item: Mapping[str, Any]) -> str:
 
 def compare_lines(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """The comparison in words."""
-    sure = result["low"] > 0 or result["high"] < 0
+    apart = result["low"] > 0 or result["high"] < 0
+    rare = result["p_value"] < 0.05
+    if apart and rare:
+        verdict = "the interval leaves out zero: the difference is more than chance"
+    elif apart or rare:
+        verdict = "interval and p disagree: too few clips set the two runs apart to tell"
+    else:
+        verdict = "the interval holds zero: these clips do not tell the two apart"
     return [
         f"{names[0]}: {result['metric']} {result['a']:.4f}; {names[1]}: {result['b']:.4f}",
         f"difference {result['difference']:+.4f} (95 % interval {result['low']:+.4f} to "
         f"{result['high']:+.4f}, p = {result['p_value']:.3g}) on {result['n_items']} clips, "
         f"{result['n_groups']} groups",
-        "the interval leaves out zero: the difference is more than chance"
-        if sure
-        else "the interval holds zero: these clips do not tell the two apart",
+        verdict,
     ]

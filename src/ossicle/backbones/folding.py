@@ -1,4 +1,4 @@
-"""A network for inference: batch norms folded into the convolutions, channels last in memory."""
+"""A network for inference: batch norms folded into the convolutions, weights laid out for it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ossicle.backbones.packed_conv import pack_convolutions
 
 # Where a network keeps its tensors: the dict of a module, and the name there.
 Slots = tuple[tuple[dict[str, Any], str], ...]
@@ -57,6 +59,7 @@ def folded(backbone: nn.Module, last: Folded | None) -> Folded:
         with torch.inference_mode(False), torch.no_grad():
             network = fold_batch_norm(backbone)
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network = pack_convolutions(network)
             kept = tuple(tensor.detach() for tensor in _tensors(slots))
         return Folded(network, slots, _marks(slots), kept)
 

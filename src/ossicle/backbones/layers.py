@@ -25,14 +25,16 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, F, T) -> (B, C', ceil(F / stride), ceil(T / stride))."""
+        x, padding = self.padded(x)
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding, (1, 1), self.groups)
+
+    def padded(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """The input, with zeros where the sides differ, and what is left to pad on both sides."""
         f = same_padding(x.shape[-2], self.kernel_size[0], self.stride[0])
         t = same_padding(x.shape[-1], self.kernel_size[1], self.stride[1])
         if f[0] == f[1] and t[0] == t[1]:
-            padding = (f[0], t[0])
-        else:
-            x = F.pad(x, (*t, *f))
-            padding = (0, 0)
-        return F.conv2d(x, self.weight, self.bias, self.stride, padding, (1, 1), self.groups)
+            return x, (f[0], t[0])
+        return F.pad(x, (*t, *f)), (0, 0)
 
 
 def he_normal_(module: nn.Module, generator: torch.Generator) -> None:

@@ -52,6 +52,7 @@ def _protocol_checks(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     protocol = evaluation.get("protocol") or {}
     groups, source = protocol.get("n_groups") or 0, protocol.get("group_source")
     text = str(protocol.get("text") or "")
+    text = f"{text.rstrip('.')}." if text else ""
     told = f"Groups: {source}." if source else ""
     notes = list(map(str, protocol.get("notes") or []))
     found = []
@@ -159,7 +160,7 @@ def _audit_checks(audit: Mapping[str, Any] | None) -> list[dict[str, Any]]:
         )
     twins = list(audit.get("bytes") or []) + list(audit.get("samples") or [])
     if twins and not sure:
-        text = f"{plural(len(twins), 'pair')} of clips hold the same sound; "
+        text = f"{plural(len(twins), 'pair')} of clips with the same sound; "
         text += "none lies on both sides of a split."
         found.append(_check("info", "Duplicates, kept together", text, pairs(twins)))
     elif not twins and not sure:
@@ -169,13 +170,13 @@ def _audit_checks(audit: Mapping[str, Any] | None) -> list[dict[str, Any]]:
             _check("good", "No duplicates", f"No two files with the same sound were found{among}.")
         )
     if near := list(audit.get("near") or []):
-        text = f"{plural(len(near), 'pair')} of clips sound nearly alike to the network. "
+        text = f"{plural(len(near), 'pair')} of clips nearly alike to the network. "
         if apart := len(across) - len(sure):
             text += f"{apart:,} of them lie on both sides of a split. "
         text += "If they come from one recording, put them into one group."
         found.append(_check("info", "Near-duplicates", text, pairs(near, lambda x: similarity(x))))
     if conflicts := list(audit.get("label_conflicts") or []):
-        told = f"{plural(len(conflicts), 'pair')} of equal sounds carry different labels; one of "
+        told = f"{plural(len(conflicts), 'pair')} of equal sounds with different labels; one of "
         told += "each pair is always counted as an error."
         found.append(_check("warn", "The same sound, two labels", told, pairs(conflicts, conflict)))
     if silent := list(audit.get("silent") or []):

@@ -65,7 +65,9 @@ def read_table(
         with np.load(path, allow_pickle=False) as table:
             arrays = {name: table[name] for name in table.files}
     except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise DataError(f"{path}: not a readable .npz feature table: {error}") from error
+        raise DataError(
+            f"{path}: not a readable .npz table of features (arrays `layers` and `label`)"
+        ) from error
     if "label" not in arrays:
         raise DataError(f"{path}: has no array `label`, one class for each clip")
     y, groups = arrays.pop("label"), arrays.pop("group", None)

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ossicle.audit import audit
+from ossicle.leaks import audit
 from ossicle.datasets.clips import Clips
 from ossicle.datasets.patterns import relative_paths
 from ossicle.errors import DataError
 from ossicle.features import FeatureTable
+from ossicle.heads import count_parameters
 from ossicle.metrics import PRIMARY, confusion, per_class, with_intervals
 from ossicle.metrics.bootstrap import mean_interval
 from ossicle.model import Model
@@ -336,7 +337,7 @@ def _skipped(table: FeatureTable, clips: Clips) -> list[dict[str, str]]:
 def _backbone(model: Model, table: FeatureTable) -> dict[str, Any]:
     return {
         **{k: model.info.get(k) for k in ("name", "pretrained", "source", "weights", "licence")},
-        "parameters": model.num_parameters,
+        "parameters": count_parameters(model.backbone),
         "layers": len(table.layers),
         "poolings": list(dict.fromkeys(name.rpartition("/")[2] for name in table.blocks)),
         "dims": sum(block.shape[1] for block in table.blocks.values()),

@@ -5,31 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+METRICS = {"map": "mean average precision", "r2": "R²"}
+
 
 def summary(result: Mapping[str, Any]) -> Sequence[str]:
     """The result in a few lines of text."""
     score, protocol = result["score"], result["protocol"]
+    name = METRICS.get(result["metric"], result["metric"])
     lines = [
-        f"{result['metric']} {score['value']:.4f} (95 % interval {score['low']:.4f} to "
-        f"{score['high']:.4f}) on {protocol['n_clips']} clips, {protocol['n_groups']} groups "
-        f"({protocol['group_source']})",
-        protocol["text"],
+        f"{name} {score['value']:.4f} (95 % interval {score['low']:.4f} to "
+        f"{score['high']:.4f}) on {protocol['n_clips']} clips, {protocol['n_groups']} groups",
+        f"{protocol['text']}; groups: {protocol['group_source']}",
     ]
+    choice = result.get("chosen")
+    if choice:
+        sizes = [len(layers) for layers in choice["layers_by_fold"]]
+        lines.append(f"layers chosen in each training part: {', '.join(map(str, sizes))} of them")
+    # What stands beside the score is always measured by ridge, whatever the probe.
+    by = "" if result["probe"]["name"] == "ridge" else " (by ridge)"
     random = result.get("random_split")
     if random:
-        lines.append(f"a random split would have claimed {random['value']:.4f}")
+        lines.append(f"a random split would have claimed {random['value']:.4f}{by}")
     shuffled = result.get("shuffled_labels")
     if shuffled:
         lines.append(
-            f"shuffled labels score {shuffled['value']:.4f}, guessing {result['chance']:.4f}"
+            f"shuffled labels score {shuffled['value']:.4f}{by}, guessing {result['chance']:.4f}"
         )
     leaked = (result.get("audit") or {}).get("n_leaked")
     if leaked:
-        lines.append(f"{leaked} clips have a twin in the training part: see the report")
+        lines.append(f"{leaked} clips have a twin in the training part: see `ossicle audit`")
     lines += [f"note: {note}" for note in protocol["notes"]]
-    lines += [f"skipped {item['path']}: {item['reason']}" for item in result["skipped"][:5]]
-    if len(result["skipped"]) > 5:
-        lines.append(f"skipped {len(result['skipped']) - 5} more: see the report")
+    lines += [f"skipped {item['path']}: {item['reason']}" for item in result["skipped"]]
     return lines
 
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from scipy import signal
 
-from ossicle.audit import _near, audit, join_duplicates, near_pairs
+from ossicle.leaks import _near, audit, join_duplicates, near_pairs
 from ossicle.datasets.clips import Clips, read_clips
 from ossicle.datasets.folds import check_folds, make_folds
 from ossicle.errors import DataError

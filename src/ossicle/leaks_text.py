@@ -11,7 +11,7 @@ from ossicle.datasets.patterns import relative_paths
 EXAMPLES = 10
 REMEDY = (
     "what to do: keep one of each, or give them the same value in a column 'group' and pass "
-    "--groups group, so that no split parts them; ossicle.audit.join_duplicates does that in Python"
+    "--groups group, so that no split parts them; ossicle.leaks.join_duplicates does that in Python"
 )
 
 
@@ -19,7 +19,7 @@ def audit_lines(report: Mapping[str, Any], root: Path) -> list[str]:
     """One line a finding, at most ten examples of each kind; paths are relative to ``root``.
 
     Args:
-        report: what ``ossicle.audit.audit`` returned.
+        report: what ``ossicle.audit`` returned.
         root: the folder of the data set.
     """
     rows, paths = list(report["paths"]), list(report["paths"].values())

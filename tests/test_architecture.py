@@ -26,6 +26,7 @@ ROWS = [
     ["audio", "metrics", "backbones", "heads", "frontend"],
     ["augment", "datasets"],
     ["model"],
+    ["card"],
     ["bundle", "engine"],
     ["features"],
     ["predict", "store"],
@@ -127,6 +128,22 @@ def test_every_public_name_is_there():
     assert set(ossicle.__all__) <= set(dir(ossicle))
     with pytest.raises(AttributeError, match="no_such_name"):
         ossicle.no_such_name  # noqa: B018
+
+
+def test_public_names_are_not_hidden_by_modules():
+    """Importing a module puts it into its package under its own name, over what was there."""
+    code = (
+        "import importlib, pkgutil, ossicle\n"
+        "for module in pkgutil.walk_packages(ossicle.__path__, 'ossicle.'):\n"
+        "    importlib.import_module(module.name)\n"
+        "for name, (module, attribute) in ossicle._PUBLIC.items():\n"
+        "    wanted = getattr(importlib.import_module(module), attribute)\n"
+        "    if getattr(ossicle, name) is not wanted or not callable(wanted): print(name)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert not done.stdout.split()
 
 
 def _loaded_after(code: str) -> set[str]:

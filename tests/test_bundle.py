@@ -113,9 +113,10 @@ def test_labels_survive_in_their_order(tmp_path):
 def test_saving_twice_gives_the_same_files(tmp_path):
     model = small_model()
     for name in ("a", "b"):
-        bundle.save(bundle.load(bundle.save(model, tmp_path / name)), tmp_path / f"{name}2")
+        first = bundle.save(model, tmp_path / name / "model")
+        bundle.save(bundle.load(first), tmp_path / f"{name}2" / "model")
     for file in ("config.json", "model.safetensors", "README.md"):
-        contents = {(tmp_path / n / file).read_bytes() for n in ("a", "b", "a2", "b2")}
+        contents = {(tmp_path / n / "model" / file).read_bytes() for n in ("a", "b", "a2", "b2")}
         assert len(contents) == 1
 
 
@@ -134,6 +135,23 @@ def test_the_card_is_the_callers_or_a_plain_one(tmp_path, saved):
     plain = (saved / "README.md").read_text(encoding="utf-8")
     for words in ("16000 Hz", "3 classes", "1. a", "ossicle predict"):
         assert words in plain
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are of POSIX systems")
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_others_may_read_what_the_umask_lets_them(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        folder = bundle.save(small_model(), tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~mask
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o666 & ~mask}
+
+
+def test_the_weights_are_those_of_safetensors_own_file(tmp_path, saved):
+    save_file(dict(small_model().state_dict()), tmp_path / "witness")
+    assert (saved / "model.safetensors").read_bytes() == (tmp_path / "witness").read_bytes()
 
 
 def test_a_loaded_model_does_not_follow_its_file(saved):
@@ -217,7 +235,7 @@ def test_a_failure_in_the_middle_leaves_the_old_bundle(saved, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for name in ("save_file", "write_json", "plain_card"):
+    for name in ("as_safetensors", "write_json", "plain_card"):
         with monkeypatch.context() as patch:
             patch.setattr(bundle, name, fail)
             with pytest.raises(BundleError, match="No space left"):

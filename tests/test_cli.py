@@ -18,11 +18,11 @@ import pytest
 import soundfile
 
 from ossicle import bundle, cli, embed, read_clips
-from ossicle.leaks import audit
-from ossicle.leaks_text import audit_lines
 from ossicle.backbones import WEIGHTS
 from ossicle.datasets.folds import make_folds
 from ossicle.errors import DownloadError
+from ossicle.leaks import audit
+from ossicle.leaks_text import audit_lines
 
 VERBS = ("evaluate", "train", "predict", "embed", "audit", "compare", "backbones", "study")
 MEL = ("--backbone", "mel", "--workers", "2")
@@ -240,7 +240,7 @@ def test_predict_on_standard_output(ossicle, clips, trained):
     assert not err
     lines = out.splitlines()
     assert lines[0] == "file,label,score,ambience,cymbal,kick"
-    assert [line.split(",")[0] for line in lines[1:]] == [str(path) for path in files]
+    assert [line.split(",")[0] for line in lines[1:]] == [path.name for path in files]
     code, out, _ = ossicle("predict", trained[0], *files, "--json")
     assert last_json(out) == {"n_clips": 2, "n_skipped": 0, "skipped": []}
 

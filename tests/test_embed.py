@@ -56,7 +56,8 @@ def test_table_holds_what_extract_gives(folder, model, tmp_path):
     for name, block in expected.blocks.items():
         assert table.schema.field(name).type == pa.list_(pa.float32(), 64)
         assert np.array_equal(np.array(table[name].to_pylist(), np.float32), block)
-    assert table["path"].to_pylist() == clips.table["path"].tolist()
+    files = [str(folder / name) for name in table["path"].to_pylist()]
+    assert files == clips.table["path"].tolist()
     assert table["label"].to_pylist() == clips.table["label"].tolist()
     assert table["group"].to_pylist() == clips.table["group"].tolist()
     assert table["onset"].null_count == table["offset"].null_count == 10
@@ -164,11 +165,13 @@ def test_unusable_clips_are_told(folder, model, tmp_path, small_parts):
     clips = read_clips(folder)
     done = embed(clips, model, tmp_path / "x.parquet")
     assert done.n_clips == 5
-    assert [item["path"] for item in done.skipped] == [names[i] for i in (1, 4, 5, 6, 7)]
+    assert [str(folder / item["path"]) for item in done.skipped] == [
+        names[i] for i in (1, 4, 5, 6, 7)
+    ]
     assert len({item["reason"] for item in done.skipped}) == 1
     assert "not an audio file" in done.skipped[0]["reason"]
     rows = pq.read_table(done.path)["path"].to_pylist()
-    assert rows == [names[i] for i in (0, 2, 3, 8, 9)]
+    assert [str(folder / row) for row in rows] == [names[i] for i in (0, 2, 3, 8, 9)]
 
 
 @pytest.mark.parametrize("part", [4, 256])
@@ -226,4 +229,30 @@ def test_file_names_that_are_not_utf8(folder, model, tmp_path):
     name = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.wav")
     source.rename(name)
     table = pq.read_table(embed(unlabelled_clips([folder]), model, tmp_path / "x.parquet").path)
-    assert f"{folder}/caf\ufffd.wav" in table["path"].to_pylist()
+    assert "caf\ufffd.wav" in table["path"].to_pylist()
+    assert "caf\ufffd.wav" in table["group"].to_pylist()
+
+
+def test_no_place_of_this_machine_in_the_table(folder, model, tmp_path):
+    labelled = embed(read_clips(folder), model, tmp_path / "a.parquet").path
+    bare = embed(unlabelled_clips([folder]), model, tmp_path / "b.parquet").path
+    expected = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.wav"))
+    for path in (labelled, bare):
+        assert pq.read_table(path)["path"].to_pylist() == expected
+    assert pq.read_table(bare)["group"].to_pylist() == expected
+    for path in (labelled, bare):
+        assert str(tmp_path) not in str(pq.read_table(path).select(["path", "label", "group"]))
+
+
+def test_the_file_is_smaller_than_its_numbers(folder, model, tmp_path):
+    clips = read_clips(folder)
+    # Many rows, so that the numbers outweigh the names of columns.
+    many = clips.subset(np.arange(400) % len(clips))
+    path = embed(many, model, tmp_path / "x.parquet", poolings=("mean", "std", "band")).path
+    table = pq.read_table(path)
+    numbers = sum(table[name].nbytes for name in table.column_names if "/" in name)
+    assert path.stat().st_size < numbers
+    column = pq.ParquetFile(path).metadata.row_group(0).column(5)
+    assert column.path_in_schema == "mel/mean.list.element"
+    assert "BYTE_STREAM_SPLIT" in column.encodings
+    assert column.compression == "ZSTD"

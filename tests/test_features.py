@@ -230,6 +230,18 @@ def test_skipped_rows_leave_no_gap(model, files, tmp_path):
     assert np.array_equal(table.matrix(), extract(model, files[:2]).matrix())
 
 
+def test_skipped_segments_are_told_with_their_part(model, files):
+    parts = [(0.0, 0.25), (0.25, 0.255), (7.0, 9.5), (float("nan"), 0.001)]
+    table = extract(
+        model, table_of([{"path": files[0], "onset": a, "offset": b} for a, b in parts])
+    )
+    assert table.index.tolist() == [0]
+    assert {path for _, path, _ in table.skipped} == {files[0]}
+    ends = ("(0.25 to 0.255 s)", "(7.0 to 9.5 s)", "(0.0 to 0.001 s)")
+    for (_, _, reason), end in zip(table.skipped, ends, strict=True):
+        assert reason.endswith(f" {end}") and not reason.startswith(end)
+
+
 # --- running ---------------------------------------------------------------------------------
 
 

@@ -9,11 +9,11 @@ import pytest
 import soundfile
 from scipy import signal
 
-from ossicle.leaks import _near, audit, join_duplicates, near_pairs
 from ossicle.datasets.clips import Clips, read_clips
 from ossicle.datasets.folds import check_folds, make_folds
 from ossicle.errors import DataError
 from ossicle.fingerprint import SAMPLE_RATE, candidates, correlation, landmarks
+from ossicle.leaks import _near, audit, join_duplicates, near_pairs
 
 RATE = 16000
 
@@ -173,6 +173,22 @@ def test_two_edits_of_one_recording(tmp_path):
     report = audit(read_clips(tmp_path))
     assert kinds(report) == {("edit.wav", "plain.wav"): "overlap"}
     assert report["samples"][0]["seconds"] < 2 and report["samples"][0]["similarity"] > 0.95
+
+
+def test_unreadable_segments_are_told_with_their_part(tmp_path):
+    write(tmp_path / "one.wav", events(0, 2.0))
+    (tmp_path / "broken.wav").write_bytes(b"none of this is sound")
+    frame = pd.DataFrame(
+        {
+            "path": [str(tmp_path / name) for name in ("one.wav", "one.wav", "broken.wav")],
+            "label": list("aba"),
+            "onset": [0.0, 7.0, np.nan],
+            "offset": [1.0, 9.5, np.nan],
+        }
+    )
+    part, whole = audit(read_clips(frame))["unreadable"]
+    assert part["row"] == 1 and part["reason"].endswith(" (7.0 to 9.5 s)")
+    assert whole["row"] == 2 and not whole["reason"].endswith("s)")
 
 
 def test_progress(planted):

@@ -16,7 +16,7 @@ from ossicle.errors import DataError, OssicleError
 from ossicle.features import extract
 from ossicle.heads import Head
 from ossicle.model import Model, create_model
-from ossicle.predict import predict, table_kind, write_table
+from ossicle.predict import predict, shown_paths, table_kind, write_table
 
 RATE = 16000
 
@@ -233,6 +233,44 @@ def test_unlabelled_recordings(sounds, tmp_path):
     (tmp_path / "notes.txt").write_text("not audio")
     found = unlabelled_clips([tmp_path]).table["path"].tolist()
     assert found == [str(tmp_path / "deep" / "er" / "a.WAV")]
+
+
+def test_files_are_called_as_their_source_calls_them(sounds, tmp_path, monkeypatch):
+    """Folder, manifest, list: each joins with the user's own table of the same clips."""
+    (tmp_path / "new" / "deep").mkdir(parents=True)
+    os.link(sounds[0], tmp_path / "new" / "a.wav")
+    os.link(sounds[1], tmp_path / "new" / "deep" / "b.wav")
+    (tmp_path / "new" / "empty.wav").touch()
+    monkeypatch.chdir(tmp_path)
+    model = model_with(("a", "b"))
+    for folder in ("new", "new/", tmp_path / "new", "./new/../new"):
+        frame, skipped = predict(model, unlabelled_clips([folder]))
+        assert frame["file"].tolist() == ["a.wav", "deep/b.wav"]
+        assert [(row, name) for row, name, _ in skipped] == [(2, "empty.wav")]
+    (tmp_path / "list.csv").write_text("path\nnew/deep/b.wav\nnew/a.wav\nnew/empty.wav\n")
+    frame, skipped = predict(model, unlabelled_clips(["list.csv"]))
+    assert frame["file"].tolist() == ["new/deep/b.wav", "new/a.wav"]
+    assert skipped[0][1] == "new/empty.wav"
+    given = ["new/a.wav", "./new/deep/../a.wav", str(tmp_path / "new" / "a.wav"), "new/empty.wav"]
+    frame, skipped = predict(model, given)
+    assert frame["file"].tolist() == given[:3]
+    assert skipped[0][1] == given[3]
+
+
+def test_files_of_several_folders_count_from_the_one_above(sounds, tmp_path):
+    for name in ("one", "one two", "three"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        os.link(sounds[0], tmp_path / "in" / name / "a.wav")
+    folders = [tmp_path / "in" / name for name in ("one", "one two")]
+    assert shown_paths(unlabelled_clips(folders)) == ["one/a.wav", "one two/a.wav"]
+    files = [folders[1] / "a.wav", tmp_path / "in" / "three" / "a.wav"]
+    assert shown_paths(unlabelled_clips(files)) == ["one two/a.wav", "three/a.wav"]
+    # Nothing but the root of the file system above both: the whole path, as the manifest has it.
+    (tmp_path / "list.csv").write_text(f"path\n{files[0]}\n/elsewhere/b.wav\n")
+    assert shown_paths(unlabelled_clips([tmp_path / "list.csv"])) == [
+        str(files[0]),
+        "/elsewhere/b.wav",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,15 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
 from ossicle import __version__
 from ossicle.backbones import BACKBONES
 from ossicle.backbones.base import Backbone
 from ossicle.backbones.clip_policy import ClipPolicy
+from ossicle.card import plain_card
 from ossicle.errors import BundleError, OssicleError
 from ossicle.frontend import FRONTENDS, FrontEnd, create_frontend
 from ossicle.heads import ACTIVATIONS, Head
@@ -51,7 +53,7 @@ def save(model: Model, path: str | Path, *, card: str | None = None) -> Path:
     Args:
         model: with or without a head.
         path: the folder to make; an older bundle there is replaced, its other files stay.
-        card: text of the model card; None writes a plain one from the model's label.
+        card: text of the model card; None writes a plain one, headed by the folder's name.
 
     Returns:
         The folder.
@@ -70,9 +72,11 @@ def save(model: Model, path: str | Path, *, card: str | None = None) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
-        save_file(_tensors(model), temporary / WEIGHTS)
+        # Not safetensors' save_file, whose files nobody else may read.
+        (temporary / WEIGHTS).write_bytes(as_safetensors(_tensors(model)))
         write_json(temporary / CONFIG, config)
-        (temporary / CARD).write_text(card or plain_card(model), encoding="utf-8")
+        title = path.resolve().name.encode("utf-8", "replace").decode()
+        (temporary / CARD).write_text(card or plain_card(model, title), encoding="utf-8")
         _put(temporary, path)
     except UnicodeError as error:
         raise BundleError(f"{path}: a class name is not valid text ({_short(error)})") from error
@@ -134,31 +138,6 @@ def load(path: str | Path) -> Model:
     # The shapes cost no memory until the file has been seen to hold them.
     model.load_state_dict(_read_tensors(path / WEIGHTS, model.state_dict()), assign=True)
     return model.eval().requires_grad_(False)
-
-
-def plain_card(model: Model) -> str:
-    """A model card with what the model itself knows."""
-    label = model.info
-    lines = [
-        f"# {label.get('title', label.get('name', 'model'))}",
-        "",
-        "An ossicle model. `ossicle predict THIS_FOLDER recordings/ -o labels.csv` labels",
-        'recordings; `ossicle.load("THIS_FOLDER")` gives it in Python.',
-        "",
-        f"- task: {model.task}, {len(model.classes)} classes",
-        f"- audio: mono, resampled to {model.sample_rate} Hz by itself",
-        f"- clips: {model.clip.describe(model.sample_rate)}",
-    ]
-    for key in ("name", "source", "weights", "licence"):
-        if label.get(key):
-            lines.append(f"- {'backbone' if key == 'name' else key}: {label[key]}")
-    lines += [f"- parameters: {model.num_parameters:,}", "", "## Classes", ""]
-    lines += [f"{i}. {_plain(name)}" for i, name in enumerate(model.classes, start=1)]
-    return "\n".join(lines) + "\n"
-
-
-def _plain(text: str) -> str:
-    return " ".join(str(text).split()).replace("<", "&lt;")
 
 
 def _tensors(model: Model) -> dict[str, Tensor]:

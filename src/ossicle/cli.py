@@ -251,10 +251,10 @@ def audit(
     """Find duplicates, near-duplicates, leaks across splits, contradicting labels, broken files."""
     import numpy as np
 
-    from ossicle.leaks import audit as look
-    from ossicle.leaks_text import audit_lines
     from ossicle.datasets.clips import read_clips
     from ossicle.features import extract
+    from ossicle.leaks import audit as look
+    from ossicle.leaks_text import audit_lines
     from ossicle.line import count_workers, pick_model
 
     source = read_clips(clips, folds=folds, groups=groups, labels=labels)

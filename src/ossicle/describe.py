@@ -12,7 +12,8 @@ def describe_models(pattern: str = "*") -> list[dict[str, Any]]:
     """A row for each network whose name matches; nothing is downloaded.
 
     Keys: name, parameters, sample_rate (Hz), layers, embedding (values of the last layer), dims
-    (values of all layers under the network's own poolings), weights, licence, source.
+    (values of all layers under the network's own poolings), weights (in a few words), licence,
+    origin (of the weights' files; None where there are none), source.
     """
     rows = []
     for name in list_models(pattern):
@@ -29,6 +30,7 @@ def describe_models(pattern: str = "*") -> list[dict[str, Any]]:
                 "dims": sum(model.block_sizes(blocks).values()),
                 "weights": weights.description if weights else model.info["weights"],
                 "licence": weights.licence if weights else "none needed",
+                "origin": weights.origin if weights else None,
                 "source": model.backbone.source,
             }
         )

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +30,7 @@ from ossicle.features import (
 )
 from ossicle.heads import check_poolings
 from ossicle.model import Model
-from ossicle.predict import readable
+from ossicle.predict import readable, shown_paths
 from ossicle.record import replaced, write_json
 
 CLIPS_A_PART = 256
@@ -57,6 +57,8 @@ def embed(
 ) -> Embedded:
     """Write a Parquet file: a row a clip with path, label, segment, group, a list column a block.
 
+    Paths are as by ``ossicle.predict.shown_paths``: relative to the source's folder.
+
     Onset and offset (s) are null where the whole file is meant; layers are float32. Memory holds
     one part of 256 clips, whatever their number.
 
@@ -75,7 +77,8 @@ def embed(
     if path.suffix != ".parquet":
         raise DataError(f"{path}: the name must end in .parquet")
     poolings = check_poolings(model.backbone.poolings if poolings is None else poolings)
-    key = _key(clips, model, model.select_layers(layers), poolings)
+    names = shown_paths(clips)
+    key = _key(clips, names, model, model.select_layers(layers), poolings)
     parts = path.with_name(path.name + ".parts")
 
     def extract_part(start: int, some: Clips, seconds: float) -> FeatureTable:
@@ -101,7 +104,7 @@ def embed(
                     unusable, table = _unusable(some, model.sample_rate), None
                     if len(unusable) < len(some):
                         raise
-                _write_part(part, note, some, table, unusable)
+                _write_part(part, note, some, [names[row] for row in rows], table, unusable)
             told = json.loads(note.read_text(encoding="utf-8"))
             seconds += told["seconds_read"]
             skipped += told["skipped"]
@@ -122,10 +125,20 @@ def embed(
     return Embedded(path, done, skipped, seconds)
 
 
-def _key(clips: Clips, model: Model, layers: Sequence[str], poolings: Sequence[str]) -> str:
+def _key(
+    clips: Clips, names: list[str], model: Model, layers: Sequence[str], poolings: Sequence[str]
+) -> str:
     """A name for the work, so that parts of other work are not taken for it."""
     digest = hashlib.sha256()
-    described = [__version__, model.info, model.frontend.config(), model.clip, layers, poolings]
+    described = [
+        __version__,
+        model.info,
+        model.frontend.config(),
+        model.clip,
+        layers,
+        poolings,
+        names,
+    ]
     digest.update(json.dumps(described, sort_keys=True, default=str).encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -163,37 +176,55 @@ def _write_part(
     part: Path,
     note: Path,
     clips: Clips,
+    names: list[str],
     table: FeatureTable | None,
     unusable: list[tuple[int, str, str]],
 ) -> None:
     if table is not None:
         unusable = table.skipped
         with replaced(part) as temporary:
-            pq.write_table(_arrow(clips.subset(table.index), table), temporary)
+            arrow = _arrow(clips.subset(table.index), [names[row] for row in table.index], table)
+            pq.write_table(arrow, temporary, **_encoding(arrow.schema))
     # The note comes last: a part without it is not taken for whole.
     write_json(
         note,
         {
             "n_clips": 0 if table is None else len(table),
             "seconds_read": 0.0 if table is None else table.seconds_read,
-            "skipped": [{"path": readable(p), "reason": reason} for _, p, reason in unusable],
+            "skipped": [{"path": names[row], "reason": reason} for row, _, reason in unusable],
         },
     )
 
 
-def _arrow(clips: Clips, table: FeatureTable) -> pa.Table:
+def _arrow(clips: Clips, names: list[str], table: FeatureTable) -> pa.Table:
     kinds = {"multilabel": pa.list_(pa.string()), "regression": pa.float64()}
+    # Where each file is a group of its own, the group is the path, and is shown as that is.
+    files = dict(zip(clips.table["path"], names, strict=True))
+    groups = [readable(files.get(group, group)) for group in clips.groups()]
     columns: dict[str, pa.Array] = {
-        "path": pa.array([readable(path) for path in clips.table["path"]], pa.string()),
+        "path": pa.array(names, pa.string()),
         "label": pa.array(list(clips.table["label"]), kinds.get(clips.task, pa.string())),
         "onset": pa.array(clips.table["onset"].to_numpy(float), from_pandas=True),
         "offset": pa.array(clips.table["offset"].to_numpy(float), from_pandas=True),
-        "group": pa.array([readable(group) for group in clips.groups()], pa.string()),
+        "group": pa.array(groups, pa.string()),
     }
     for name, block in table.blocks.items():
         flat = pa.array(np.ascontiguousarray(block).reshape(-1))
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, block.shape[1])
     return pa.table(columns)
+
+
+def _encoding(schema: pa.Schema) -> dict[str, Any]:
+    """Floats as bytes of like weight side by side, compressed: a dictionary makes them larger.
+
+    Measured on 86 clips of 64,384 values: 27.0 MB by default, 15.7 MB so, and read faster.
+    """
+    floats = [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
+    return {
+        "compression": "zstd",
+        "use_dictionary": ["path", "label", "label.list.element", "group"],
+        "use_byte_stream_split": [f"{name}.list.element" for name in floats],
+    }
 
 
 def _join(files: Sequence[Path], target: Path) -> None:
@@ -202,7 +233,7 @@ def _join(files: Sequence[Path], target: Path) -> None:
         for file in files:
             table = pq.read_table(file)
             if writer is None:
-                writer = pq.ParquetWriter(target, table.schema)
+                writer = pq.ParquetWriter(target, table.schema, **_encoding(table.schema))
             writer.write_table(table)
     finally:
         if writer is not None:

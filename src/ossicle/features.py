@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from ossicle.audio import Audio, load, resample, stream
-from ossicle.datasets.clips import Clips
+from ossicle.datasets.clips import Clips, part_text
 from ossicle.errors import AudioError, DataError, OssicleError
 from ossicle.model import ClipPolicy, Model
 
@@ -147,17 +147,21 @@ def read_clip(clip: Clip, sample_rate: int) -> np.ndarray:
     """(N,) float32, mono, at ``sample_rate``.
 
     Raises:
-        AudioError: it cannot be used; the message names the file and the reason.
+        AudioError: it cannot be used; the message names the file, the reason and the part.
     """
     if isinstance(clip.source, str):
-        audio = load(
-            clip.source,
-            sample_rate=sample_rate,
-            onset=clip.onset,
-            offset=clip.offset,
-            min_duration_s=MIN_DURATION_S,
-            allow_silent=False,
-        )
+        try:
+            audio = load(
+                clip.source,
+                sample_rate=sample_rate,
+                onset=clip.onset,
+                offset=clip.offset,
+                min_duration_s=MIN_DURATION_S,
+                allow_silent=False,
+            )
+        except AudioError as error:
+            part = part_text(clip.onset, clip.offset)
+            raise AudioError(error.path, f"{error.reason}{part}") from error
         return audio.samples[0]
     samples, rate = clip.source
     if not np.isfinite(samples).all():

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ossicle import audio
-from ossicle.datasets.clips import Clips, file_checksum
+from ossicle.datasets.clips import Clips, file_checksum, part_text
 from ossicle.datasets.folds import Folds, predefined_folds, predefined_split
 from ossicle.datasets.groups import UnionFind
 from ossicle.errors import DataError, OssicleError
@@ -87,7 +87,7 @@ def audit(
                 if blocks.silent:
                     silent.append(row)
             except OssicleError as error:
-                unreadable[row] = _broken(row, table["path"][row], error)
+                unreadable[row] = _broken(table, row, error)
         prints.append(some)
         if progress is not None:
             progress(row + 1, n)
@@ -232,8 +232,11 @@ def _load(path: str, onset: float, offset: float | None) -> audio.Audio:
     return audio.load(path, sample_rate=SAMPLE_RATE, onset=onset, offset=offset)
 
 
-def _broken(row: int, path: str, error: OssicleError) -> dict[str, Any]:
-    return {"row": row, "path": str(path), "reason": getattr(error, "reason", str(error))}
+def _broken(table: pd.DataFrame, row: int, error: OssicleError) -> dict[str, Any]:
+    path = str(table["path"][row])
+    reason = getattr(error, "reason", str(error).removeprefix(f"{path}: "))
+    part = part_text(table["onset"][row], table["offset"][row])
+    return {"row": row, "path": path, "reason": f"{reason}{part}"}
 
 
 def _copies(table: pd.DataFrame, unreadable: dict[int, dict[str, Any]]) -> list[list[int]]:
@@ -247,7 +250,7 @@ def _copies(table: pd.DataFrame, unreadable: dict[int, dict[str, Any]]) -> list[
                 checksums[path] = file_checksum(path)
             same[checksums[path], onset, offset].append(row)
         except DataError as error:
-            unreadable[row] = _broken(row, path, error)
+            unreadable[row] = _broken(table, row, error)
     paths = table["path"].to_numpy()
     return [rows for rows in same.values() if len({paths[r] for r in rows}) > 1]
 

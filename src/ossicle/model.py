@@ -344,6 +344,7 @@ def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config
         readout = (f"{backbone.layers[-1]}/mean",)
         info["weights"] = WEIGHTS[name].description
         info["licence"] = WEIGHTS[name].licence
+        info["origin"] = WEIGHTS[name].origin
     else:
         # Batch norms stay the identity. He's variance alone keeps every layer alive (about half of
         # all values are 0, hardly one saturates), while statistics fitted on noise make the deep

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ossicle.datasets.clips import Clips
+from ossicle.datasets.patterns import relative_paths
 from ossicle.errors import AudioError, DataError, OssicleError
 from ossicle.features import (
     Clip,
@@ -45,10 +47,11 @@ def predict(
 
     Returns:
         A table with a row for each usable clip, in order: ``row`` (position among the items),
-        ``file``, where the items are parts of files ``onset`` and ``offset`` (s), ``label`` (of
-        several a clip all from one half on, joined with ";"), ``score`` (the highest of any
-        class), then a column for each class with its probability; for a regression ``value``
-        alone. And (row, path, reason) of each clip that could not be used.
+        ``file`` (a path as it was given; those of a clips table as ``shown_paths`` has them),
+        where the items are parts of files ``onset`` and ``offset`` (s), ``label`` (of several a
+        clip all from one half on, joined with ";"), ``score`` (the highest of any class), then a
+        column for each class with its probability; for a regression ``value`` alone. And
+        (row, file, reason) of each clip that could not be used.
 
     Raises:
         OssicleError: the model has no head.
@@ -57,6 +60,10 @@ def predict(
     if model.head is None:
         raise OssicleError("this model has no head: train one with `ossicle train`")
     clips = as_clips(items)
+    if isinstance(items, Clips):
+        names = shown_paths(items)
+    else:
+        names = [readable(clip.name) for clip in clips]
     model.eval()
     if clips:
         # Folds the network before threads share it.
@@ -70,7 +77,7 @@ def predict(
     with one_thread():
         for row, result in run_in_order(run, clips, workers):
             if isinstance(result, AudioError):
-                skipped.append((row, readable(result.path), result.reason))
+                skipped.append((row, names[row], result.reason))
             else:
                 seconds += result[1]
                 rows.append(row)
@@ -79,11 +86,13 @@ def predict(
                 progress(Progress(row + 1, len(clips), seconds))
     width = model.head.sizes[-1]
     matrix = np.stack(scores) if scores else np.empty((0, width), np.float32)
-    return _table(model, [clips[row] for row in rows], rows, matrix), skipped
+    data = {"row": rows, "file": [names[row] for row in rows]}
+    return _table(model, [clips[row] for row in rows], data, matrix), skipped
 
 
-def _table(model: Model, clips: list[Clip], rows: list[int], scores: np.ndarray) -> pd.DataFrame:
-    data: dict[str, Any] = {"row": rows, "file": [readable(clip.name) for clip in clips]}
+def _table(
+    model: Model, clips: list[Clip], data: dict[str, Any], scores: np.ndarray
+) -> pd.DataFrame:
     if any(clip.onset is not None or clip.offset is not None for clip in clips):
         data["onset"] = np.array([clip.onset for clip in clips], float)
         data["offset"] = np.array([clip.offset for clip in clips], float)
@@ -110,6 +119,26 @@ def class_columns(model: Model) -> list[str]:
             column = f"class {column}"
         names.append(column)
     return names
+
+
+def shown_paths(clips: Clips) -> list[str]:
+    """How tables name each clip's file, so that they join with others on the same clips.
+
+    Relative to the source's folder: "dog/1.wav" of the folder that holds dog, or as a manifest
+    beside the files names them. Where some lie outside of it (several folders, a manifest of
+    files elsewhere), relative to the deepest folder that holds all of them; where only the root
+    of the file system does, the whole path.
+    """
+    paths = [str(path) for path in clips.table["path"]]
+    root = clips.root
+    if any(not Path(path).is_relative_to(root) for path in paths):
+        try:
+            root = Path(os.path.commonpath([root, *(os.path.dirname(path) for path in paths)]))  # noqa: PTH120
+        except ValueError:  # on several drives, or not all are whole paths
+            root = Path(root.anchor)
+    if root != Path(root.anchor):
+        paths = relative_paths(paths, root)
+    return [readable(path) for path in paths]
 
 
 def readable(name: str) -> str:

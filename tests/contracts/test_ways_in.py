@@ -115,7 +115,7 @@ def test_python_command_line_and_bundle_agree(ossicle, clips, tmp_path):
             "parquet": lambda p: pd.read_parquet(p),
             "jsonl": lambda p: pd.read_json(p, lines=True),
         }[kind](path)
-        assert table["file"].tolist() == files
+        assert [str(clips / name) for name in table["file"]] == files
         np.testing.assert_allclose(scores(table, model.classes), expected, rtol=0, atol=1e-6)
         assert table["label"].tolist() == [model.classes[i] for i in expected.argmax(1)]
 
@@ -124,7 +124,7 @@ def test_features_agree_however_they_are_asked_for(ossicle, clips, tmp_path):
     path = tmp_path / "f.parquet"
     assert ossicle("embed", clips, *MEL, "-o", path)[0] == 0
     table = pq.read_table(path)
-    names = table["path"].to_pylist()
+    names = [str(clips / name) for name in table["path"].to_pylist()]
     model = create_model("mel")
     for items in (read_clips(clips), names, [Path(name) for name in names]):
         blocks = extract(model, items).blocks
@@ -166,7 +166,7 @@ def test_odd_labels_survive_from_folder_to_table(ossicle, odd, tmp_path):
         else:
             with path.open(encoding="utf-8", newline="") as stream:
                 rows = list(csv.DictReader(stream, delimiter="\t" if kind == "tsv" else ","))
-        assert [row["file"] for row in rows] == files
+        assert [str(odd / row["file"]) for row in rows] == files
         assert [row["label"] for row in rows] == expected["label"].tolist()
         assert set(LABELS) <= set(rows[0])
         values = np.array([[float(row[name]) for name in LABELS] for row in rows])
@@ -190,7 +190,8 @@ def test_odd_labels_survive_a_manifest(ossicle, odd, tmp_path):
         assert bundle.load(tmp_path / "m").classes == tuple(sorted(LABELS))
         code, out, err = ossicle("predict", tmp_path / "m", path)
         assert code == 0, err
-        assert [row["file"] for row in csv.DictReader(out.splitlines())] == list(map(str, files))
+        names = [row["file"] for row in csv.DictReader(out.splitlines())]
+        assert names == [str(p.relative_to(odd)) for p in files]
     finally:
         path.unlink()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ossicle.datasets.clips import COLUMNS, Clips, read_clips
+from ossicle.datasets.clips import COLUMNS, Clips, part_text, read_clips
 from ossicle.errors import DataError
 
 HARD = ["10", "2", "NA", "null", "None", "nan", "é à ü", "a, b", "x: y", 'say "hi"', "007", "1e3"]
@@ -248,6 +249,43 @@ def test_not_utf8(tree):
         read_clips(root / "m.csv")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="file names are bytes on POSIX systems alone")
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_class_folders_that_are_not_utf8(tree, split):
+    root = tree(f"{split}dog/1.wav", f"{split}dog/2.wav")
+    strange = os.fsdecode(os.fsencode(root) + f"/{split}caf".encode() + b"\xe9")
+    try:
+        os.mkdir(strange)  # noqa: PTH102 (bytes beyond UTF-8)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert read_clips(root).classes == ("dog",), "an empty folder is no class"
+    Path(strange, "1.wav").touch()
+    with pytest.raises(DataError, match="not UTF-8; rename it") as caught:
+        read_clips(root)
+    assert str(caught.value).isprintable() and "caf" in str(caught.value)
+    for column in ("path", "label"):
+        frame = pd.DataFrame({"path": [str(root / split / "dog/1.wav")], "label": ["a"]})
+        frame[column] = pd.Series([strange], dtype=object)
+        with pytest.raises(DataError, match="not UTF-8") as caught:
+            read_clips(frame)
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ((None, None), ""),
+        ((float("nan"), float("nan")), ""),
+        ((0.0, 2.5), " (0.0 to 2.5 s)"),
+        ((None, 5), " (0.0 to 5.0 s)"),
+        ((7200.125, 7201.0), " (7200.125 to 7201.0 s)"),
+        ((2.5, None), " (from 2.5 s)"),
+    ],
+)
+def test_parts_of_files_in_words(part, text):
+    assert part_text(*part) == text
+
+
 # --- what the labels ask for -----------------------------------------------------------------
 
 
@@ -298,7 +336,7 @@ def test_forced_tasks(tree):
     assert read_labelled(tree, ["a", "b"], labels="multilabel").y().tolist() == [[1, 0], [0, 1]]
     with pytest.raises(DataError, match="'low' is not a finite number"):
         read_labelled(tree, ["1", "low"], labels="regression")
-    with pytest.raises(DataError, match="'kinds' is not known"):
+    with pytest.raises(DataError, match="--labels kinds is not known"):
         read_labelled(tree, ["1", "2"], labels="kinds")
 
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossicle.datasets.folds import (
+    TooFewGroupsError,
     _repair,
     check_folds,
     make_folds,
@@ -214,6 +215,32 @@ def test_fewer_groups_than_folds():
     for bad in (np.repeat("a", 18), None):
         with pytest.raises(DataError, match="folds"):
             make_folds(y, bad, 5 if bad is not None else 1, task="classes")
+
+
+@pytest.mark.parametrize(
+    ("y", "groups", "says"),
+    [
+        ([0, 0, 1, 1], "aabb", r"class 'dog' has clips of one group only, and so has 'rain': noth"),
+        ([0, 0, 1, 2], "abbc", r"class 'rain' .* one group only, and so has 'wind': one group is"),
+        ([0, 1, 2], "abc", r"class 'dog' has one clip only, and so have 'rain', 'wind': nothing"),
+        ([0, 1, 1], "aaa", r"all 3 clips are of one group: nothing to test on"),
+        ([0], "a", r"there is only one clip: nothing to test on"),
+    ],
+)
+def test_classes_in_one_group_only_are_named(y, groups, says):
+    classes = ("dog", "rain", "wind")
+    for make in (usable_folds, make_folds):
+        with pytest.raises(TooFewGroupsError, match=says) as caught:
+            make(np.array(y), list(groups), task="classes", rare="train", classes=classes)
+        assert "two groups or more" in str(caught.value)
+
+
+def test_too_few_groups_of_several_labels_and_of_numbers():
+    tags = np.array([[1, 0], [1, 0], [1, 1]])
+    with pytest.raises(TooFewGroupsError, match="class 'wind' .* one group is left"):
+        usable_folds(tags, list("aab"), task="multilabel", rare="train", classes=("rain", "wind"))
+    with pytest.raises(TooFewGroupsError, match="all 3 clips are of one group"):
+        usable_folds(np.array([0.1, 0.2, 0.3]), list("aaa"), task="regression", rare="train")
 
 
 @pytest.mark.parametrize(

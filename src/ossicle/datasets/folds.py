@@ -20,6 +20,10 @@ from ossicle.errors import DataError
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
+class TooFewGroupsError(DataError):
+    """Not even two folds can be made of these groups."""
+
+
 class Split(NamedTuple):
     """One fixed split, each part as sorted indices.
 
@@ -65,7 +69,8 @@ def make_folds(
     all labels (after Sechidis et al. 2011, "On the stratification of multi-label data": rarest
     label first, to the fold that lacks it most).
 
-    Raises DataError for fewer than two groups, or for rare classes with rare="raise".
+    Raises TooFewGroupsError for fewer than two groups to test on, DataError for rare classes with
+    rare="raise".
     """
     if rare not in ("raise", "train"):
         raise DataError(f"rare={rare!r} is not known; use 'raise' or 'train'")
@@ -73,7 +78,7 @@ def make_folds(
     targets, kinds = _targets(y, task, n_folds)
     counts = np.zeros((len(names), targets.shape[1]), np.int64)
     np.add.at(counts, codes, targets)
-    n_folds, _ = usable_folds(y, groups, n_folds, task=task, rare=rare)
+    n_folds, _ = usable_folds(y, groups, n_folds, task=task, rare=rare, classes=classes)
     lonely = _lonely(counts, len(kinds))
     if len(lonely) and rare == "raise":
         raise DataError(_lonely_message(lonely, counts, names, kinds, classes))
@@ -93,24 +98,24 @@ def usable_folds(
     *,
     task: str,
     rare: str = "raise",
+    classes: Sequence[str] | None = None,
 ) -> tuple[int, str | None]:
     """How many folds `make_folds` makes, and why not as many as asked for (None if it does).
 
-    Raises DataError where not even two can be made.
+    Raises TooFewGroupsError, naming the classes, where not even two can be made.
     """
     if n_folds < 2:
-        raise DataError(f"n_folds={n_folds}: cross-validation needs two folds or more")
+        raise DataError(f"cross-validation needs two folds or more, not {n_folds}")
     codes, names = _group_codes(groups, len(y))
     targets, kinds = _targets(y, task, n_folds)
     counts = np.zeros((len(names), targets.shape[1]), np.int64)
     np.add.at(counts, codes, targets)
+    lonely = _lonely(counts, len(kinds))
     if rare == "train":
-        counts = counts[~(counts[:, _lonely(counts, len(kinds))] > 0).any(axis=1)]
+        counts = counts[~(counts[:, lonely] > 0).any(axis=1)]
     if len(counts) < 2:
-        raise DataError(
-            f"folds need two groups or more, and there {'is' if len(counts) == 1 else 'are'} "
-            f"{len(counts)}; groups='none' takes each file for itself"
-        )
+        rare_names = [_class_name(kinds[column], classes) for column in lonely]
+        raise TooFewGroupsError(_too_few_message(len(y), len(names), len(counts), rare_names))
     most = len(counts)
     if task != "regression":
         most = max(2, min(most, int((counts > 0).sum(axis=0).max(initial=0))))
@@ -138,7 +143,7 @@ def predefined_folds(fold: Sequence[Any]) -> Folds:
         raise DataError(f"{len(missing)} of {len(values)} clips have no fold (first: {missing[0]})")
     kinds = sorted(set(values), key=_natural)
     if len(kinds) < 2:
-        raise DataError(f"folds need two values or more; there is only {kinds}")
+        raise DataError(f"folds need two values or more; there is only {', '.join(kinds)!r}")
     return [(np.flatnonzero(values != k), np.flatnonzero(values == k)) for k in kinds]
 
 
@@ -237,6 +242,27 @@ def _lonely(counts: np.ndarray, n_classes: int) -> np.ndarray:
     return np.flatnonzero((counts[:, :n_classes] > 0).sum(axis=0) == 1)
 
 
+def _class_name(kind: int, classes: Sequence[str] | None) -> str:
+    return str(kind if classes is None else classes[kind])
+
+
+def _too_few_message(n_clips: int, n_groups: int, n_left: int, lonely: Sequence[str]) -> str:
+    """Why two folds cannot be made; `lonely` are the names of classes in one group only."""
+    needed = "folds need two groups or more (recordings, speakers, ...)"
+    if n_groups < 2:
+        few = "there is only one clip" if n_clips else "there are no clips"
+        told = f"all {n_clips} clips are of one group" if n_clips > 1 else few
+        return f"{told}: nothing to test on; {needed}"
+    only = "has one clip only" if n_groups == n_clips else "has clips of one group only"
+    told = f"class {lonely[0]!r} {only}"
+    if len(lonely) > 1:
+        others = ", ".join(repr(name) for name in lonely[1:5])
+        others += f" and {len(lonely) - 5} more" if len(lonely) > 5 else ""
+        told += f", and so {'has' if len(lonely) == 2 else 'have'} {others}"
+    left = "nothing is" if n_left == 0 else "one group is"
+    return f"{told}: {left} left to test on; {needed} of each class"
+
+
 def _lonely_message(
     lonely: np.ndarray,
     counts: np.ndarray,
@@ -246,7 +272,7 @@ def _lonely_message(
 ) -> str:
     shown = []
     for column in lonely[:3]:
-        label = classes[kinds[column]] if classes is not None else kinds[column]
+        label = _class_name(kinds[column], classes)
         group = names[int(np.flatnonzero(counts[:, column])[0])]
         shown.append(f"{label} (group {group!r})")
     more = f" and {len(lonely) - 3} more" if len(lonely) > 3 else ""

@@ -2,7 +2,7 @@
 
 Clips cut from one recording are near copies of each other, so a score on them says little about
 new recordings. Groups are read from metadata or from file names; what is inferred is told in
-notes, and `groups=` overrules it.
+notes, which name the option of the command line (`--groups none` is `groups="none"`).
 """
 
 from __future__ import annotations
@@ -79,9 +79,10 @@ def assign_groups(
     if spec is None:
         groups, source = _infer(table, relative, members, notes)
     elif spec.lower() == "none":
-        groups, source = relative, "none (each file is its own group)"
+        groups, source = relative, "none, each file by itself"
     elif spec.startswith("runs:"):
-        groups, source = _runs(spec, relative, members), f"blocks of consecutive numbers ({spec})"
+        groups = _runs(spec, relative, members)
+        source = f"blocks of {int(spec.removeprefix('runs:'))} consecutive numbers"
     else:
         groups = list(values_for(spec, table, root, "groups"))
         source = f"pattern {spec}" if is_pattern(spec) else f"column {spec!r}"
@@ -115,31 +116,31 @@ def _infer(
         groups = [v or f"file {path}" for v, path in zip(values, relative, strict=True)]
         source = f"column {column!r}"
         if column != "group":
-            source += " (inferred)"
+            source = f"inferred from {source}"
     else:
         stems = _stems(relative, members, notes)
         if stems is not None:
-            groups, source = stems, "shared beginnings of file names (inferred)"
+            groups, source = stems, "inferred from shared beginnings of file names"
         else:
-            groups, source = list(relative), "none found (each file is its own group)"
+            groups, source = list(relative), "none found, each file by itself"
         suggestion = suggest_pattern(relative, members)
         if suggestion is not None:
             pattern, examples = suggestion
             notes.append(
                 "file names look as if they name whom or what was recorded "
-                f"({', '.join(examples[:3])}); to keep those apart pass groups='{pattern}'"
+                f"({', '.join(examples[:3])}); to keep those apart pass --groups '{pattern}'"
             )
         elif stems is None and _numbered(relative, members):
             notes.append(
                 "consecutive numbers often come from one recording; if they do here, pass "
-                "groups='runs:10' (blocks of 10) or a better rule, or scores will be too high"
+                "--groups runs:10 (blocks of 10) or a better rule, or scores will be too high"
             )
     if len(set(groups)) < len(set(relative)):
         largest, size = Counter(groups).most_common(1)[0]
         example = relative[groups.index(largest)]
         notes.append(
-            f"groups: {source}, {len(set(groups))} for {len(set(relative))} files, the largest "
-            f"{largest!r} ({size} clips, such as {example}); groups='none' overrules"
+            f"{_count(len(set(groups)), 'group')} for {len(set(relative))} files; the largest, "
+            f"{largest!r}, has {_count(size, 'clip')}, such as {example}; --groups none overrules"
         )
     return groups, source
 
@@ -183,7 +184,7 @@ def _best_column(
     best = min(enough, key=distinct.__getitem__) if enough else max(fewest, key=fewest.__getitem__)
     if len(fewest) > 1:
         others = ", ".join(repr(name) for name in fewest if name != best)
-        notes.append(f"groups: {best!r} chosen over {others}; pass groups= for another")
+        notes.append(f"groups: {best!r} chosen over {others}; --groups COLUMN takes another")
     return best
 
 
@@ -279,6 +280,10 @@ def suggest_pattern(
     return None
 
 
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
 def _is_counter(kinds: Sequence[str]) -> bool:
     """Whether values are numbers with few gaps, or single letters: takes, not names."""
     if all(len(k) == 1 for k in kinds):
@@ -304,12 +309,12 @@ def _runs(spec: str, relative: Sequence[str], members: dict[str, list[int]]) -> 
     """Blocks of K consecutive numbers, for each class and each beginning of the names."""
     size = spec.removeprefix("runs:")
     if not size.isdecimal() or int(size) < 1:
-        raise DataError(f"groups={spec!r} is not known; write the block's length, as in 'runs:10'")
+        raise DataError(f"--groups {spec} is not known; write the blocks' length, as in runs:10")
     found = [_LAST_NUMBER.match(p.rsplit("/", 1)[-1].rsplit(".", 1)[0]) for p in relative]
     missing = [path for path, match in zip(relative, found, strict=True) if match is None]
     if missing:
         shown = ", ".join(missing[:3])
-        raise DataError(f"groups={spec!r} needs a number in each file name; not in: {shown}")
+        raise DataError(f"--groups {spec} needs a number in each file name; not in: {shown}")
     label_of: dict[int, str] = {}
     for label, rows in members.items():
         for i in rows:

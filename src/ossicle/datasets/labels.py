@@ -36,7 +36,7 @@ def read_labels(
     make it regression; all else is classes. Raises DataError where a forced task does not fit.
     """
     if task is not None and task not in TASKS:
-        raise DataError(f"labels={task!r} is not known; use one of {', '.join(TASKS)}")
+        raise DataError(f"--labels {task} is not known; use one of {', '.join(TASKS)}")
     notes: list[str] = []
     stripped: list[Any] = [r if isinstance(r, list) else r.strip() for r in raw]
     if any(isinstance(r, str) and r != s for r, s in zip(raw, stripped, strict=True)):
@@ -44,16 +44,16 @@ def read_labels(
     if task is None:
         task = _infer(stripped) if written else "classes"
         if task == "multilabel":
-            notes.append('labels are split at ";" (several a clip); labels="classes" keeps them')
+            notes.append('labels are split at ";" (several a clip); --labels classes keeps them')
         if task == "regression":
-            notes.append('labels are numbers with fractions: regression; or pass labels="classes"')
+            notes.append("labels are numbers with fractions: regression, or --labels classes")
     if task == "multilabel":
         parts = [s if isinstance(s, list) else s.split(";") for s in stripped]
         values: list[Any] = [list(dict.fromkeys(p.strip() for p in x if p.strip())) for x in parts]
         spelling = _one_spelling([label for row in values for label in row], notes)
         return task, [[spelling.get(x, x) for x in row] for row in values], notes
     if any(isinstance(s, list) for s in stripped):
-        raise DataError(f'labels are lists, which labels="{task}" cannot use; say "multilabel"')
+        raise DataError(f"labels are lists, which --labels {task} cannot use; say multilabel")
     if task == "regression":
         return task, [_number(s) if s else None for s in stripped], notes
     spelling = _one_spelling(stripped, notes)
@@ -71,7 +71,7 @@ def _infer(values: Sequence[Any]) -> str:
 
 def _number(text: str) -> float:
     if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
-        raise DataError(f'label {text!r} is not a finite number, as labels="regression" needs')
+        raise DataError(f"label {text!r} is not a finite number, as --labels regression needs")
     return float(text)
 
 

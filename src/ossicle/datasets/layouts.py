@@ -73,7 +73,7 @@ def read_rows(source: str | os.PathLike[str] | pd.DataFrame) -> Rows:
         return Rows(table, Path.cwd(), "manifest", notes)
     path = Path(source).expanduser()
     if not _is_text(str(absolute(path))):
-        raise DataError(f"{path}: its name is not UTF-8; rename it")
+        raise DataError(f"{_shown(str(path))}: its name is not UTF-8; rename it")
     if path.is_dir():
         path = absolute(path)
         return _read_audiofolder(path) or _read_folder(path)
@@ -124,11 +124,6 @@ def _read_folder(root: Path) -> Rows:
     notes = []
     if others:
         notes.append(f"{_count(others, 'file')} that {_be(others)} not audio passed over")
-    legible = [parts for parts in files if _is_text("/".join(parts))]
-    if len(legible) < len(files):
-        n = len(files) - len(legible)
-        notes.append(f"{_count(n, 'audio file')} with a name that is not UTF-8 left out: rename")
-    files = legible
     nested = [parts for parts in files if len(parts) > 1]
     if not nested:
         raise DataError(
@@ -155,6 +150,17 @@ def _read_folder(root: Path) -> Rows:
     if len(kept) < len(nested):
         n = len(nested) - len(kept)
         notes.append(f"{_count(n, 'audio file')} outside the class folders left out")
+    for name in {name for parts in kept for name in parts[: level + 1]}:
+        # The name of a class goes into files and models, so its clips are not left out in silence.
+        if not _is_text(name):
+            raise DataError(f"{root}: the folder {_shown(name)}: its name is not UTF-8; rename it")
+    legible = [parts for parts in kept if _is_text("/".join(parts))]
+    if len(legible) < len(kept):
+        n = len(kept) - len(legible)
+        notes.append(f"{_count(n, 'audio file')} with a name that is not UTF-8 left out: rename")
+        if not legible:
+            raise DataError(f"{root}: has no audio file with a name that is UTF-8; rename them")
+    kept = legible
     columns: dict[str, list[Any]] = {
         "path": [str(root.joinpath(*parts)) for parts in kept],
         "label": [parts[level] for parts in kept],
@@ -260,9 +266,9 @@ def _frame_of_text(frame: pd.DataFrame) -> pd.DataFrame:
 
     def text(value: Any) -> Any:
         if isinstance(value, str):
-            return value
+            return _checked_text(value)
         if isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1:
-            return [str(v) for v in value]
+            return [_checked_text(str(v)) for v in value]
         if value is None or value is pd.NA or value is pd.NaT or value != value:
             return ""
         if hasattr(value, "item"):
@@ -336,6 +342,17 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _checked_text(value: str) -> str:
+    if not _is_text(value):
+        raise DataError(f"the table: {_shown(value)} is not UTF-8; rename it, or leave it out")
+    return value
+
+
+def _shown(name: str) -> str:
+    """A name that is not UTF-8, as a terminal can print it."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _inside(path: str, root: Path) -> bool:

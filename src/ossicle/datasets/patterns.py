@@ -70,7 +70,7 @@ def values_for(spec: str, table: pd.DataFrame, root: Path, what: str) -> list[st
         if not names:
             columns = ", ".join(str(c) for c in table.columns)
             raise DataError(
-                f"{what}={spec!r} is not a column (there are: {columns}); a regular expression on "
+                f"--{what} {spec}: is not a column (there are: {columns}); a regular expression on "
                 f"file names is written between slashes: '/{spec}/'"
             )
         values = [v.strip() if isinstance(v, str) else None for v in table[names[0]]]

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ossicle.leaks import audit
 from ossicle.datasets.clips import Clips
 from ossicle.datasets.patterns import relative_paths
 from ossicle.errors import DataError
 from ossicle.features import FeatureTable
 from ossicle.heads import count_parameters
+from ossicle.leaks import audit
 from ossicle.metrics import PRIMARY, confusion, per_class, with_intervals
 from ossicle.metrics.bootstrap import mean_interval
 from ossicle.model import Model

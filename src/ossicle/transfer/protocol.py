@@ -9,6 +9,7 @@ import numpy as np
 from ossicle.datasets.clips import Clips
 from ossicle.datasets.folds import (
     Folds,
+    TooFewGroupsError,
     check_folds,
     make_folds,
     predefined_folds,
@@ -62,7 +63,7 @@ def choose_protocol(clips: Clips, *, n_folds: int = 5, random_state: int = 0) ->
         train = np.sort(np.concatenate([split.train, split.validation]))
         folds, text = [(train, split.test)], f"the data's own split: {split.note}"
     else:
-        wanted, note = usable_folds(clips.y(), groups, n_folds, task=clips.task, rare="train")
+        wanted, note = _usable_folds(clips, n_folds)
         notes += [note] if note else []
         folds = make_folds(
             clips.y(),
@@ -91,4 +92,17 @@ def choose_protocol(clips: Clips, *, n_folds: int = 5, random_state: int = 0) ->
 
 def inferred(clips: Clips) -> bool:
     """Whether the groups were guessed, not named by the caller or by a column called group."""
-    return "inferred" in clips.group_source
+    return clips.group_source.startswith("inferred")
+
+
+def _usable_folds(clips: Clips, n_folds: int) -> tuple[int, str | None]:
+    """`usable_folds` of the clips; where there are too few groups, with what could help."""
+    groups = clips.groups()
+    try:
+        return usable_folds(
+            clips.y(), groups, n_folds, task=clips.task, rare="train", classes=clips.classes
+        )
+    except TooFewGroupsError as error:
+        if len(np.unique(groups)) == clips.table["path"].nunique():
+            raise
+        raise TooFewGroupsError(f"{error}; --groups none takes each file for itself") from error

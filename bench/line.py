@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Data set -> arguments of `ossicle evaluate`, and the score that the defaults should reach.
 TASKS = {
     "esc10": (["--folds", r"/^(\d)-/"], 0.985),
-    "fsdd": (["--folds", r"/_([a-z]+)_/"], 0.80),
+    "fsdd": (["--folds", r"/_([a-z]+)_/", "--groups", r"/_([a-z]+)_/"], 0.80),
     "speech_commands_6": ([], 0.92),
     "urbansound_2folds": ([], None),
     "snoring": (["--groups", "runs:20"], None),
@@ -62,7 +63,7 @@ def evaluate(data: Path, name: str, title: str, workers: int) -> dict:
     )
     answer = json.loads(run.stdout.splitlines()[-1])
     return {
-        "command": " ".join([*command, "--json"]),
+        "command": shlex.join([*command, "--json"]),
         "metric": answer["metric"],
         **answer["score"],
         "n_clips": answer["protocol"]["n_clips"],
@@ -176,7 +177,7 @@ def markdown(result: dict) -> str:
     lines += [
         "",
         "The other rows add: "
-        + "; ".join(f"{t}: `{' '.join(o)}`" for t, o in REPRESENTATIONS.items() if o)
+        + "; ".join(f"{t}: `{shlex.join(o)}`" for t, o in REPRESENTATIONS.items() if o)
         + ".",
         "",
         "## Speed, one core",

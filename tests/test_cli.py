@@ -279,11 +279,11 @@ def test_embed_interrupted_goes_on_where_it_stopped(ossicle, tmp_path, monkeypat
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from ossicle import cli, embed, features\n"
         "embed.CLIPS_A_PART = 4\n"
-        "read = features.read_clip\n"
+        "read = features.clip_parts\n"
         "def slow(*a):\n"
         "    time.sleep(0.2)\n"
         "    return read(*a)\n"
-        "features.read_clip = slow\n"
+        "features.clip_parts = slow\n"
         "cli.main()\n"
     )
     arguments = ["embed", str(folder), "--backbone", "mel", "--workers", "1", "-o"]

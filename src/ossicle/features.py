@@ -262,9 +262,7 @@ def run_in_order(
         except AudioError as error:
             return error
 
-    if workers <= 1:
-        yield from ((row, attempt(clip)) for row, clip in enumerate(clips))
-        return
+    # One worker is a thread too: Ctrl-C in the middle of a decoder's callback would be lost.
     pool = ThreadPoolExecutor(workers)
     pending: list[tuple[int, Future[Any]]] = []
     rows = iter(enumerate(clips))

@@ -87,6 +87,11 @@ def choose_protocol(clips: Clips, *, n_folds: int = 5, random_state: int = 0) ->
             raise
         notes.append(f"the inferred groups do not fit the data's folds and are not used: {error}")
         return Protocol(folds, text, np.arange(len(clips)).astype(str), "each clip", notes)
+    if len(np.unique(groups)) == len(groups) and len(folds) > 1:
+        notes.append(
+            "the interval is over single clips; if each fold is a speaker, a site or a day of its "
+            "own, pass the same as --groups, and the interval will say what few of them allow"
+        )
     return Protocol(folds, text, groups, clips.group_source, notes)
 
 

@@ -45,7 +45,11 @@ def probe_settings(balance: bool) -> dict[str, Any]:
 
 def count_workers(asked: int | None) -> int:
     """As many threads as asked for, else one a core that this process may use."""
-    return asked if asked is not None else len(os.sched_getaffinity(0))
+    if asked is not None:
+        return asked
+    # Not every system can say which cores a process may use.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def read_any(source: Path) -> Clips:

@@ -369,3 +369,15 @@ def test_what_cannot_be_evaluated(files, model):
     apart = clips_of(files, np.array(["x", "y"])[GROUP % 2], fold=fold)
     with pytest.raises(DataError, match=r"fold 1: .*one class"):
         evaluate(apart, table_of({"x": X}), model)
+
+
+def test_too_few_groups_tells_what_was_left_out(files, model):
+    """One group a class is left to test on; why the others went is in the same line."""
+    X = np.random.default_rng(0).normal(size=(N, 4))
+    y = np.where(GROUP == 0, "x", "y")
+    skipped = [(row, files[row], "is silent") for row in range(2 * PER_GROUP, N)]
+    table = table_of({"x": X[: 2 * PER_GROUP]}, range(2 * PER_GROUP), skipped)
+    told = f"{N - 2 * PER_GROUP} clips were left out, the first: {files[8]}: is silent"
+    with pytest.raises(DataError) as caught:
+        evaluate(clips_of(files, y), table, model)
+    assert told in str(caught.value)

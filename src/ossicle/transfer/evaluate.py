@@ -72,7 +72,14 @@ def evaluate(
     if clips.task != "regression" and len(clips.classes) < 2:
         raise DataError(f"there is one class only ({clips.classes[0]}): nothing to tell apart")
     y = clips.y()
-    protocol = choose_protocol(clips, n_folds=n_folds, random_state=seed)
+    try:
+        protocol = choose_protocol(clips, n_folds=n_folds, random_state=seed)
+    except DataError as error:
+        if not table.skipped:
+            raise
+        _, path, reason = table.skipped[0]
+        left_out = f"{len(table.skipped)} clips were left out, the first: {path}: {reason}"
+        raise DataError(f"{error}; {left_out}") from error
     outcome = _cross_validate(
         clips, table, protocol, probe, dict(probe_settings or {}), choose, seed, say
     )

@@ -39,9 +39,6 @@ _DISTRIBUTIONS = (
     "pyarrow",
     "tflite",
     "av",
-    "onnx",
-    "onnxruntime",
-    "openvino",
 )
 _GIT_TIMEOUT_S = 5.0
 

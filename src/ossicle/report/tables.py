@@ -242,13 +242,17 @@ def facts(evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]
             del sound[key]
     if (rate := number(sound.get("sample_rate"))) is not None:
         sound["sample_rate"] = f"{rate:,.0f} Hz"
+    versions = dict(evaluation.get("record") or {})
+    if evaluation.get("arguments"):
+        # They stand in a table of their own.
+        versions.pop("arguments", None)
     titled = (
         ("Sound", sound),
         ("Network", evaluation.get("backbone")),
         ("Probe", evaluation.get("probe")),
         ("Time", evaluation.get("timing")),
         ("Arguments", evaluation.get("arguments")),
-        ("Versions and machine", evaluation.get("record")),
+        ("Versions and machine", versions),
     )
     tables = [(title, list(_flat(found))) for title, found in titled if found]
     return [(title, rows) for title, rows in tables if rows]

@@ -81,13 +81,20 @@ class Diagnosis:
         return 2.0 * (y[:, None] == np.arange(len(self.classes))) - 1
 
     def predict(
-        self, K: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray
+        self,
+        K: np.ndarray,
+        y: np.ndarray,
+        train: np.ndarray,
+        test: np.ndarray,
+        groups: np.ndarray | None = None,
     ) -> np.ndarray:
-        """(len(test), k) outputs of a ridge fitted on the training rows alone."""
+        """(len(test), k) outputs of a ridge fitted on the training rows alone.
+
+        The penalty is chosen on inner folds that keep ``groups`` together; None: the clips' own.
+        """
         T = self.targets(y[train])
-        fold = inner_folds(
-            y[train], self.groups[train], task=self.task, n_folds=5, random_state=self.seed
-        )
+        own = (self.groups if groups is None else groups)[train]
+        fold = inner_folds(y[train], own, task=self.task, n_folds=5, random_state=self.seed)
         members = [np.flatnonzero(fold == f) for f in np.unique(fold)]
         Kt = K[np.ix_(train, train)]
         scale = max(float(np.trace(Kt)) / len(train), 1e-12)
@@ -105,14 +112,19 @@ class Diagnosis:
         return K[np.ix_(test, train)] @ solution[:n] + solution[n]
 
     def run(
-        self, folds: Folds, *, y: np.ndarray | None = None, layers: Sequence[str] | None = None
+        self,
+        folds: Folds,
+        *,
+        y: np.ndarray | None = None,
+        layers: Sequence[str] | None = None,
+        groups: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """(tested rows, (tested, k) outputs) over all folds."""
         K, y = self.kernel(layers), self.y if y is None else y
         rows, outputs = [], []
         for train, test in folds:
             rows.append(test)
-            outputs.append(self.predict(K, y, train, test))
+            outputs.append(self.predict(K, y, train, test, groups))
         return np.concatenate(rows), np.concatenate(outputs)
 
     def score(self, rows: np.ndarray, outputs: np.ndarray, y: np.ndarray | None = None) -> float:
@@ -152,11 +164,8 @@ class Diagnosis:
             )
         except DataError:
             return None
-        own, self.groups = self.groups, np.arange(len(self.groups)).astype(str)
-        try:
-            return self.interval(*self.run(folds), None)
-        finally:
-            self.groups = own
+        single = np.arange(len(self.groups)).astype(str)
+        return self.interval(*self.run(folds, groups=single), None)
 
     def shuffled_labels(self, folds: Folds, repeats: int = 5) -> dict[str, float]:
         """The score when labels are dealt out anew: mean, lowest and highest of some repeats."""

@@ -229,13 +229,13 @@ def _diagnose(
     say: Progress,
 ) -> dict[str, Any]:
     y, groups, n = clips.y(), protocol.groups, len(clips)
-    layers = table.by_layer()
-    sizes = {layer: table.sizes(table.names([layer])) for layer in layers}
+    blocks = {layer: table.names([layer]) for layer in table.layers}
+    sizes = {layer: table.sizes(names) for layer, names in blocks.items()}
 
     def prepared(limit: int) -> tuple[diagnose.Diagnosis, Any]:
         some = diagnose.sample_rows(y, limit, clips.task, seed)
         study = diagnose.Diagnosis(
-            {name: X[some] for name, X in layers.items()},
+            {layer: table.matrix(names)[some] for layer, names in blocks.items()},
             y[some],
             groups[some],
             task=clips.task,
@@ -255,7 +255,7 @@ def _diagnose(
     points = study.learning_curve(folds)
     result["learning_curve"] = {"points": points, "advice": diagnose.advice(points, classes)}
     result["diagnosed_clips"] = {"all": len(study.y), "layers": len(study.y)}
-    if len(layers) > 1:
+    if len(blocks) > 1:
         say("score by layer")
         if n > diagnose.MAX_CLIPS_LAYERS:
             study, folds = prepared(diagnose.MAX_CLIPS_LAYERS)
@@ -264,7 +264,7 @@ def _diagnose(
         result["subsets"] = study.subsets(folds)
         result["all_layers"] = study.interval(*study.run(folds), study.groups)
     say("audit")
-    last = layers[table.layers[-1]]
+    last = table.matrix(blocks[table.layers[-1]])
     result["audit"] = audit(clips, folds=protocol.folds, embeddings=last)
     return result
 

@@ -103,6 +103,9 @@ def measure(
         arguments=a,
         progress=tell,
     )
+    if Path(a["clips"]).is_file():
+        # A manifest is called by its name, not by that of the folder it happens to lie in.
+        result["title"] = Path(a["clips"]).stem
     return Measured(result, clips, model, table)
 
 

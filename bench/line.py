@@ -165,11 +165,11 @@ def markdown(result: dict) -> str:
     lines.append("| to reach, defaults | " + " | ".join(targets) + " |")
     lines += [
         "",
-        "The defaults (clips read whole, short ones filled up to 0.975 s, the three poolings, the",
-        "weights of blocks, the damping of nearly dead channels) were settled with the test scores of",
-        "these five sets in view, among some ninety variants. Inside a run nothing is chosen on test",
-        "clips, but the first row is not untouched by them. The clips that the project carries had no",
-        "part in it: `ossicle evaluate examples/clips`, with and without `--layers last`.",
+        "The defaults (clips read whole, short ones filled up to 0.975 s, the three poolings,",
+        "the weights of blocks, the damping of nearly dead channels) were settled with the test",
+        "scores of these five sets in view, among some ninety variants. Inside a run nothing is",
+        "chosen on test clips, but the first row is not untouched by them. The clips that the",
+        "project carries had no part in it: `ossicle evaluate examples/clips`.",
     ]
     lines += ["", "Every layer minus the last, same clips (paired, over groups):", ""]
     for name, d in result["every_layer_minus_last"].items():

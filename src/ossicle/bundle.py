@@ -24,7 +24,7 @@ from torch import Tensor
 from ossicle import __version__
 from ossicle.backbones import BACKBONES
 from ossicle.backbones.base import Backbone
-from ossicle.backbones.clip_policy import ClipPolicy
+from ossicle.backbones.clip_policy import ClipPolicy, Patches
 from ossicle.card import plain_card
 from ossicle.errors import BundleError, OssicleError
 from ossicle.frontend import FRONTENDS, FrontEnd, create_frontend
@@ -154,6 +154,7 @@ def _config(model: Model) -> dict[str, Any]:
         "frontend": {"name": _name(model.frontend, FRONTENDS), **model.frontend.config()},
         "backbone": {"name": _name(model.backbone, BACKBONES), "config": model.backbone.config()},
         "clip": model.clip._asdict(),
+        "patches": None if model.patches is None else model.patches._asdict(),
         "readout": list(model.readout),
         "head": None if model.head is None else {"sizes": list(model.head.sizes)},
         "task": model.task,
@@ -238,6 +239,7 @@ def _build(config: dict[str, Any]) -> Model:
         built,
         backbone,
         clip=policy,
+        patches=_patches(config),
         readout=readout,
         head=head,
         classes=classes,
@@ -280,6 +282,18 @@ def _sizes(head: dict[str, Any]) -> list[int]:
     if not all(type(size) is int and 0 < size <= MAX_NUMBER for size in sizes):
         raise BundleError("the head's sizes are not all sizes")
     return sizes
+
+
+def _patches(config: dict[str, Any]) -> Patches | None:
+    """How the head hears a clip; bundles without the entry have heads that hear whole clips."""
+    if config.get("patches") is None:
+        return None
+    entry = _object(config, "patches")
+    _check_values(entry, get_type_hints(Patches), "patches")
+    patches = Patches(**entry)
+    if not 0.001 <= patches.hop_s <= patches.window_s <= 3600:
+        raise BundleError(f"patches of {patches.window_s} s every {patches.hop_s} s make no sense")
+    return patches
 
 
 def _clip_policy(clip: dict[str, Any], sample_rate: int) -> ClipPolicy:

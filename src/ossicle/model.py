@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ossicle.backbones import BACKBONES, WEIGHTS, Backbone
-from ossicle.backbones.clip_policy import ClipPolicy
+from ossicle.backbones.clip_policy import ClipPolicy, Patches
 from ossicle.backbones.folding import Folded, folded
 from ossicle.backbones.layers import he_normal_
 from ossicle.errors import OssicleError
@@ -41,6 +41,7 @@ class Model(nn.Module):
         frontend: waveform (B, N) -> (B, 1, F, T).
         backbone: -> layer maps.
         clip: how clips are cut and filled.
+        patches: how the head hears a clip, where it is on patches; None: as features are made.
         readout: the blocks "LAYER/POOLING" that the head reads, in order; empty without a head.
         head: (B, D) -> (B, K) logits; None for a bare representation.
         classes: names of the K outputs, in order.
@@ -58,6 +59,7 @@ class Model(nn.Module):
         backbone: Backbone,
         *,
         clip: ClipPolicy,
+        patches: Patches | None = None,
         readout: Sequence[str] = (),
         head: Head | None = None,
         classes: Sequence[str] = (),
@@ -66,6 +68,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         self.frontend, self.backbone, self.head = frontend, backbone, head
+        self.patches = patches
         self.clip, self.readout = clip, tuple(readout)
         self.classes, self.task = tuple(classes), task
         self.info = dict(info or {})
@@ -260,7 +263,11 @@ class Model(nn.Module):
         Raises:
             OssicleError: the model has no head.
         """
-        return self.scores_from_blocks(self.clip_features(samples, *self.readout_parts()))
+        if self.patches is None:
+            return self.scores_from_blocks(self.clip_features(samples, *self.readout_parts()))
+        patches = self.patches.cut(samples, self.sample_rate)
+        features = [self.clip_features(patch, *self.readout_parts()) for patch in patches]
+        return np.mean([self.scores_from_blocks(blocks) for blocks in features], axis=0)
 
     def readout_parts(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(layers, poolings) that hold every block of the read-out."""
@@ -282,6 +289,8 @@ class Model(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(B, N) waveforms, from `min_s` to `window_s` of the clip policy -> (B, K) logits.
+
+        A head that hears patches is given one: N = the patch's length.
 
         Raises:
             OssicleError: the model has no head.
@@ -357,6 +366,7 @@ def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config
         create_frontend(**backbone.frontend),
         backbone,
         clip=ClipPolicy(**backbone.clip),
+        patches=Patches(**backbone.patches) if head is not None and backbone.patches else None,
         readout=readout,
         head=head,
         classes=classes,

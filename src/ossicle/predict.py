@@ -20,6 +20,7 @@ from ossicle.features import (
     as_clips,
     embed_clip,
     one_thread,
+    read_clip,
     run_in_order,
 )
 from ossicle.model import Model
@@ -70,6 +71,9 @@ def predict(
         model.clip_scores(np.ones(model.sample_rate, np.float32))
 
     def run(clip: Clip) -> tuple[np.ndarray, float]:
+        if model.patches is not None:
+            samples = read_clip(clip, model.sample_rate)
+            return model.clip_scores(samples), len(samples) / model.sample_rate
         vectors, seconds = embed_clip(model, clip, *model.readout_parts())
         return model.scores_from_blocks(vectors), seconds
 

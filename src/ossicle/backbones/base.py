@@ -34,12 +34,15 @@ class Backbone(nn.Module):
         feature_info: one ``LayerInfo`` a layer, shallow to deep, built with the network.
         frontend: ``{"name": ..., **config}`` of the front end it was trained with.
         clip: how a clip of any length is cut or filled, see ``ossicle.backbones.clip_policy``.
+        patches: how the classifier it was published with hears a clip, see
+            ``ossicle.model.Patches``; None: as ``clip`` says.
         poolings: the read-outs of a layer that suit it, see ``ossicle.heads.POOLINGS``.
         source: paper and licence of the network, one line.
     """
 
     frontend: ClassVar[dict[str, Any]]
     clip: ClassVar[dict[str, Any]]
+    patches: ClassVar[dict[str, Any] | None] = None
     poolings: ClassVar[tuple[str, ...]] = ("mean", "max", "band")
     source: ClassVar[str] = ""
     feature_info: tuple[LayerInfo, ...]

@@ -7,6 +7,28 @@ from typing import NamedTuple
 import numpy as np
 
 
+class Patches(NamedTuple):
+    """How a published classifier hears a clip: patches of one length, whose scores are averaged.
+
+    A head that was trained on patches is only right on patches: at their borders every map has
+    seen zeros, which inside a clip read whole it has not.
+
+    Attributes:
+        window_s: length of a patch, in seconds.
+        hop_s: from one patch to the next, in seconds.
+    """
+
+    window_s: float
+    hop_s: float
+
+    def cut(self, samples: np.ndarray, sample_rate: int) -> list[np.ndarray]:
+        """(N,) -> patches of round(window_s * sample_rate) samples, the last filled with zeros."""
+        window, hop = round(self.window_s * sample_rate), round(self.hop_s * sample_rate)
+        starts = range(0, max(1, len(samples) - window + hop), hop)
+        parts = [samples[start : start + window] for start in starts]
+        return [np.pad(part, (0, window - len(part))) for part in parts]
+
+
 class ClipPolicy(NamedTuple):
     """How a clip of any length meets a network; every sample is used once.
 

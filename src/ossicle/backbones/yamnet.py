@@ -69,6 +69,8 @@ class YAMNet(Backbone):
         "window_align": "left",
     }
     clip: ClassVar[dict[str, Any]] = {"window_s": 10.0, "min_s": 0.975, "fill": "none"}
+    # 96 frames every 48.
+    patches: ClassVar[dict[str, Any] | None] = {"window_s": 0.975, "hop_s": 0.48}
     source: ClassVar[str] = (
         "YAMNet, tensorflow/models research/audioset/yamnet (Apache-2.0), trained on AudioSet"
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+
+from ossicle.download import cache_dir
 
 torch.set_num_threads(1)
 
@@ -22,6 +25,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the measuring data in {folder} (set OSSICLE_SHARED to their parent)")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def weights_at_hand() -> None:
+    """Published files beside the measuring data, put where a user would put them by hand."""
+    folder = Path(os.environ.get("OSSICLE_SHARED", ROOT.parent / "shared")) / "weights"
+    for path in folder.glob("*.pt"):
+        target = cache_dir() / path.name
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NEEDED = {
     *("index", "first-model", "data", "trust", "features", "probes", "bundle", "python"),
-    *("backbones/yamnet", "backbones/choi_convnet"),
+    *("backbones/yamnet", "backbones/choi_convnet", "backbones/efficientat_mn04"),
 }
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

@@ -322,7 +322,8 @@ def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config
     Args:
         name: one of ``list_models()``.
         pretrained: load published weights (fetched once into the cache), with the classifier of
-            their source task as head; otherwise weights are drawn at random from ``seed``.
+            their source task as head where its classes are named; otherwise weights are drawn at
+            random from ``seed``.
         seed: of the random weights.
         config: keywords of the backbone's constructor.
 
@@ -349,8 +350,9 @@ def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config
     if pretrained:
         weights = WEIGHTS[name].load()
         backbone.load_state_dict(weights.state)
-        head, classes = Head.from_layers([weights.head]), weights.classes
-        readout = (f"{backbone.layers[-1]}/mean",)
+        if weights.head is not None:
+            head, classes = Head.from_layers([weights.head]), weights.classes
+            readout = (f"{backbone.layers[-1]}/mean",)
         info["weights"] = WEIGHTS[name].description
         info["licence"] = WEIGHTS[name].licence
         info["origin"] = WEIGHTS[name].origin
@@ -370,7 +372,7 @@ def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config
         readout=readout,
         head=head,
         classes=classes,
-        task="multilabel" if pretrained else "classes",
+        task="multilabel" if head is not None else "classes",
         info=info,
     )
     return model.eval().requires_grad_(False)

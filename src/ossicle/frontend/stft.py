@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,12 +14,14 @@ from ossicle.errors import OssicleError
 from ossicle.frontend.base import FrontEnd, require_choice, require_positive
 from ossicle.frontend.scaling import Reference, Scaling
 
-# Periodic windows, the kind for spectral analysis: the sample after the last would be the first.
+# Periodic windows, the kind for spectral analysis: the sample after the last would be the first;
+# and Hann's with both ends zero, with which some networks were trained.
 WINDOWS: dict[str, Callable[..., Tensor]] = {
     "hann": torch.hann_window,
     "hamming": torch.hamming_window,
     "blackman": torch.blackman_window,
     "rectangular": lambda length, dtype: torch.ones(length, dtype=dtype),
+    "hann_symmetric": partial(torch.hann_window, periodic=False),
 }
 
 # Bytes of a block's complex spectra. A block with its intermediate results stays in the
@@ -49,7 +52,7 @@ class Spectrogram(nn.Module):
         center: frame t is centred on sample ``t * hop_length``, otherwise it begins there.
         pad_mode: "constant" (zeros) or "reflect" (mirrored without repeating the end sample;
             a clip shorter than the padding is mirrored again and again, as NumPy does it).
-        window: "hann", "hamming", "blackman" or "rectangular"; periodic.
+        window: "hann", "hamming", "blackman" or "rectangular", all periodic, or "hann_symmetric".
         window_align: "center" or "left".
         bins: (first, end) of the bins to return; None is all ``n_fft // 2 + 1``.
 

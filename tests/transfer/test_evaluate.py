@@ -381,3 +381,11 @@ def test_too_few_groups_tells_what_was_left_out(files, model):
     with pytest.raises(DataError) as caught:
         evaluate(clips_of(files, y), table, model)
     assert told in str(caught.value)
+
+
+def test_one_class_left_to_test_is_no_evaluation(files, model):
+    """The other class has one group, which is only learnt from: 100 % would mean nothing."""
+    X = np.random.default_rng(0).normal(size=(N, 4))
+    clips = clips_of(files, np.where(GROUP == 0, "x", "y"))
+    with pytest.raises(DataError, match="only 'y' could be tested"):
+        evaluate(clips, table_of({"x": X}), model)

@@ -80,6 +80,12 @@ def evaluate(
         _, path, reason = table.skipped[0]
         left_out = f"{len(table.skipped)} clips were left out, the first: {path}: {reason}"
         raise DataError(f"{error}; {left_out}") from error
+    tested = y[protocol.tested]
+    if clips.task == "classes" and len(np.unique(tested)) < 2:
+        raise DataError(
+            f"only {clips.classes[tested[0]]!r} could be tested, so any score would be perfect: "
+            "each class needs clips of two groups (recordings)"
+        )
     outcome = _cross_validate(
         clips, table, protocol, probe, dict(probe_settings or {}), choose, seed, say
     )

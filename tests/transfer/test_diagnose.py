@@ -281,3 +281,11 @@ def test_advice_follows_the_curve_and_the_classes():
     assert len(tips) == 2
     assert tips[1].startswith("tom is missed most (50 % of 50)")
     assert "+12.5 points" in tips[1]  # half of 25 errors in 100 clips
+
+
+def test_advice_for_numbers_speaks_of_no_classes():
+    points = [{"score": s, "per_class": n} for s, n in ((0.2, 20), (0.5, 40), (0.7, 80))]
+    (tip,) = advice(points, [])
+    assert tip == "about +13 points from twice the recordings (some 80 more)"
+    (tip, *_) = advice(points, [{"class": "x", "support": 9, "recall": 1.0}])
+    assert tip.endswith("(some 80 more a class)")

@@ -315,12 +315,13 @@ def advice(
         ratio = float(np.clip(last / before, 0.0, 1.0)) if before > 0 else 0.5
     gain = max(0.0, last) * ratio
     more = round(points[-1]["per_class"])
+    unit = " a class" if per_class else ""  # numbers to predict have no classes
     tips = []
     if gain >= 0.005:
         tips.append(
-            f"about +{100 * gain:.0f} points from twice the recordings (some {more} more a class)"
+            f"about +{100 * gain:.0f} points from twice the recordings (some {more} more{unit})"
             if gain >= 0.01
-            else f"less than one point from twice the recordings (some {more} more a class)"
+            else f"less than one point from twice the recordings (some {more} more{unit})"
         )
     else:
         tips.append("the curve is flat: more of the same recordings would hardly help")

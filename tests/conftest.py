@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+from ossicle import cli
 from ossicle.download import cache_dir
 
 torch.set_num_threads(1)
@@ -42,3 +44,32 @@ def weights_at_hand() -> None:
 def carried_clips() -> Path:
     """The public-domain clips that the repository carries: one folder a class."""
     return ROOT / "examples" / "clips"
+
+
+@pytest.fixture
+def ossicle(monkeypatch, capsys):
+    """Runs `ossicle ARGUMENTS` in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ossicle", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def clips(carried_clips, tmp_path_factory) -> Path:
+    """A folder with eight clips of each of three classes."""
+    root = tmp_path_factory.mktemp("sets") / "drums"
+    for name in ("ambience", "cymbal", "kick"):
+        (root / name).mkdir(parents=True)
+        for path in sorted((carried_clips / name).iterdir())[:8]:
+            shutil.copy(path, root / name)
+    return root

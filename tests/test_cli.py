@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from ossicle import bundle, cli, embed, read_clips
+from ossicle import bundle, embed, read_clips
 from ossicle.backbones import WEIGHTS
 from ossicle.datasets.folds import make_folds
 from ossicle.errors import DownloadError
@@ -26,35 +26,6 @@ from ossicle.leaks_text import audit_lines
 
 VERBS = ("evaluate", "train", "predict", "embed", "audit", "compare", "backbones", "study")
 MEL = ("--backbone", "mel", "--workers", "2")
-
-
-@pytest.fixture
-def ossicle(monkeypatch, capsys):
-    """Runs `ossicle ARGUMENTS` in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ossicle", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def clips(carried_clips, tmp_path_factory) -> Path:
-    """A folder with eight clips of each of three classes."""
-    root = tmp_path_factory.mktemp("sets") / "drums"
-    for name in ("ambience", "cymbal", "kick"):
-        (root / name).mkdir(parents=True)
-        for path in sorted((carried_clips / name).iterdir())[:8]:
-            shutil.copy(path, root / name)
-    return root
 
 
 def last_json(out: str) -> dict:
@@ -467,3 +438,31 @@ def test_a_fault_of_ours_keeps_its_traceback(ossicle, clips, monkeypatch):
     monkeypatch.setattr("ossicle.line.extract", fail)
     with pytest.raises(ZeroDivisionError):
         ossicle("evaluate", clips, *MEL)
+
+
+def test_numbers_have_no_classes_to_balance(ossicle, clips, tmp_path):
+    files = sorted(clips.rglob("*.flac"))
+    rows = [f"{path},{i / 7:.3f}" for i, path in enumerate(files)]
+    (tmp_path / "numbers.csv").write_text("path,label\n" + "\n".join(rows))
+    code, _, err = ossicle("evaluate", tmp_path / "numbers.csv", *MEL, "--quick", "--balance")
+    assert code == 2
+    assert "leave it out" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("probe, status", [("svm", 2), ("knn", 2), ("ridge", 0)])
+def test_a_probe_that_is_no_network_is_told_before_the_work(
+    ossicle, clips, tmp_path, monkeypatch, probe, status
+):
+    """Support vector regression has a kernel: it can be evaluated, not taken away."""
+    files = sorted(clips.rglob("*.flac"))
+    rows = [f"{path},{i / 7:.3f}" for i, path in enumerate(files)]
+    (tmp_path / "numbers.csv").write_text("path,label\n" + "\n".join(rows))
+    if status:
+        monkeypatch.setattr("ossicle.line.extract", lambda *a, **k: pytest.fail("it worked first"))
+    out = tmp_path / "m.ossicle"
+    arguments = ("train", tmp_path / "numbers.csv", *MEL, "--quick", "--probe", probe, "-o", out)
+    code, _, err = ossicle(*arguments)
+    assert code == status, err
+    assert out.exists() == (status == 0)
+    if status:
+        assert "train with one of ridge, mlp" in err and len(err.splitlines()) == 1

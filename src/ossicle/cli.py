@@ -133,18 +133,13 @@ def train(
     """Measure by cross-validation, then fit on all clips: the model to take away."""
     from ossicle import bundle
     from ossicle.line import probe_settings
-    from ossicle.transfer.fit import FOLDABLE, fit_model
+    from ossicle.transfer.fit import fit_model
     from ossicle.transfer.summary import brief, summary
 
     arguments = _effective(locals())
-    if probe not in FOLDABLE:
-        raise OssicleError(
-            f"--probe {probe} keeps its clips and is no network to take away: "
-            f"choose one of {', '.join(FOLDABLE)}"
-        )
     if out.exists() and not bundle.is_bundle(out):
         raise OssicleError(f"{out}: is there already and is not a bundle; choose another name")
-    result, source, model, table = _evaluated(arguments)
+    result, source, model, table = _evaluated(arguments, to_take_away=True)
     settings = probe_settings(balance)
     trained = fit_model(
         model, table, source, probe=probe, probe_settings=settings, choose=choose_layers, seed=seed
@@ -358,7 +353,7 @@ def main() -> None:
 
 def _effective(values: dict[str, Any]) -> dict[str, Any]:
     """The arguments that count, for the record."""
-    hidden = ("as_json", "brief", "summary", "bundle", "FOLDABLE", "fit_model", "probe_settings")
+    hidden = ("as_json", "brief", "summary", "bundle", "fit_model", "probe_settings")
     return {
         name: str(value) if isinstance(value, Path) else value
         for name, value in values.items()
@@ -370,12 +365,12 @@ def _name(path: Path) -> str:
     return path.resolve().stem if path.is_file() else path.resolve().name
 
 
-def _evaluated(arguments: dict[str, Any]) -> Measured:
+def _evaluated(arguments: dict[str, Any], to_take_away: bool = False) -> Measured:
     """An evaluation with a verb's arguments, shown as it goes."""
     from ossicle.line import measure
 
     with working("embedding") as (tick, tell):
-        measured = measure(arguments, progress=tick, tell=tell)
+        measured = measure(arguments, to_take_away=to_take_away, progress=tick, tell=tell)
     measured.result["command"] = shlex.join(["ossicle", *sys.argv[1:]])
     return measured
 

@@ -16,6 +16,7 @@ from ossicle.features import FeatureTable, ProgressCallback, extract
 from ossicle.metrics import compare_runs
 from ossicle.model import Model, create_model
 from ossicle.transfer.evaluate import evaluate
+from ossicle.transfer.fit import check_foldable
 from ossicle.transfer.probe import create_probe
 
 
@@ -63,6 +64,7 @@ def read_any(source: Path) -> Clips:
 def measure(
     arguments: Mapping[str, Any],
     *,
+    to_take_away: bool = False,
     progress: ProgressCallback | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Measured:
@@ -71,6 +73,7 @@ def measure(
     Args:
         arguments: of that verb, by name: clips, folds, groups, labels, backbone, random, layers,
             pooling, probe, choose_layers, balance, n_folds, seed, workers, quick.
+        to_take_away: refuse a probe that cannot become a network, before the work.
         progress: called after every clip that was embedded.
         tell: called with what is being done afterwards.
 
@@ -79,8 +82,12 @@ def measure(
     """
     a = arguments
     clips = read_clips(Path(a["clips"]), folds=a["folds"], groups=a["groups"], labels=a["labels"])
+    if a["balance"] and clips.task == "regression":
+        raise DataError("--balance weighs classes, and these labels are numbers: leave it out")
     # A wrong name is told before the long work, not after.
     create_probe(a["probe"], clips.task)
+    if to_take_away:
+        check_foldable(a["probe"], clips.task)
     model = pick_model(a["backbone"], a["random"], a["seed"])
     table = extract(
         model,

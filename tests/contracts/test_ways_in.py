@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from ossicle import AudioClassifier, bundle, cli, create_model, extract, load, read_clips
+from ossicle import AudioClassifier, bundle, create_model, extract, load, read_clips
 from ossicle.datasets.unlabelled import unlabelled_clips
 from ossicle.predict import predict
 from ossicle.transfer.fit import fit_model
@@ -24,35 +23,6 @@ MEL = ("--backbone", "mel", "--workers", "2")
 # Labels that something on the way might take for a number, a gap, a separator or a path. As class
 # folders and, in a manifest, as text.
 LABELS = ("10", "2", "Müller, Änne", "a: b", 'say "hi"', "two  spaces", "NA", "1e3", "snow 雪")
-
-
-@pytest.fixture
-def ossicle(monkeypatch, capsys):
-    """Runs `ossicle ARGUMENTS` in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ossicle", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def clips(carried_clips, tmp_path_factory) -> Path:
-    """Three classes of eight clips."""
-    root = tmp_path_factory.mktemp("sets") / "drums"
-    for name in ("ambience", "cymbal", "kick"):
-        (root / name).mkdir(parents=True)
-        for path in sorted((carried_clips / name).iterdir())[:8]:
-            shutil.copy(path, root / name)
-    return root
 
 
 @pytest.fixture(scope="module")

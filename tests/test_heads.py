@@ -103,6 +103,28 @@ def test_head_is_linear_layers_with_relu_between(sizes):
     assert count_parameters(head) == sum(w.size + b.size for w, b in layers)
 
 
+@pytest.mark.parametrize("sizes", [[5, 3], [5, 7, 3]])
+def test_frames_are_scored_one_by_one(sizes):
+    generator = torch.Generator().manual_seed(0)
+    head = Head.from_layers(
+        [
+            (torch.randn(b, a, generator=generator), torch.randn(b, generator=generator))
+            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+        ]
+    )
+    maps = maps_of((2, 5, 4))
+    expected = np.zeros((2, 3, 4))
+    for item in range(2):
+        for frame in range(4):
+            x = maps[item, :, frame].double().numpy()
+            for i, linear in enumerate(head.layers):
+                weight, bias = (p.detach().double().numpy() for p in linear.parameters())
+                x = weight @ (np.maximum(x, 0) if i else x) + bias
+            expected[item, :, frame] = x
+    with torch.inference_mode():
+        assert np.allclose(head.frames(maps).numpy(), expected, atol=1e-5)
+
+
 def test_head_from_layers_holds_copies():
     weight, bias = torch.ones(2, 3), torch.zeros(2)
     head = Head.from_layers([(weight, bias)])

@@ -379,7 +379,7 @@ def test_one_integer_is_a_choice(yamnet):
 def test_list_models_by_pattern():
     assert list_models() == sorted(BACKBONES)
     assert list_models("*net") == ["choi_convnet", "yamnet"]
-    assert list_models("m*") == ["mel", "mfcc", "mobilenet_v2"]
+    assert list_models("m*") == ["mel", "mfcc", "mobilenet_v2", "musicnn", "musicnn_msd"]
     assert list_models("yamnet") == ["yamnet"]
     assert list_models("nothing*") == []
     assert list_models(pretrained=True) == sorted(WEIGHTS)

@@ -22,7 +22,7 @@ from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
 from ossicle import __version__
-from ossicle.backbones import BACKBONES
+from ossicle.backbones import FAMILIES, REBUILDABLE
 from ossicle.backbones.base import Backbone
 from ossicle.backbones.clip_policy import ClipPolicy, Patches
 from ossicle.card import plain_card
@@ -146,13 +146,14 @@ def _tensors(model: Model) -> dict[str, Tensor]:
 
 def _config(model: Model) -> dict[str, Any]:
     _check_match(model.frontend, model.backbone)
+    savable = {**REBUILDABLE, **{name: family.backbone for name, family in FAMILIES.items()}}
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "ossicle": __version__,
         "sample_rate": model.sample_rate,
         "frontend": {"name": _name(model.frontend, FRONTENDS), **model.frontend.config()},
-        "backbone": {"name": _name(model.backbone, BACKBONES), "config": model.backbone.config()},
+        "backbone": {"name": _name(model.backbone, savable), "config": model.backbone.config()},
         "clip": model.clip._asdict(),
         "patches": None if model.patches is None else model.patches._asdict(),
         "readout": list(model.readout),
@@ -223,15 +224,15 @@ def _build(config: dict[str, Any]) -> Model:
     kind = _one_of(frontend, "name", FRONTENDS, "front end")
     _check_values(frontend, get_type_hints(FRONTENDS[kind].__init__), "frontend")
     network = _object(config, "backbone")
-    name = _one_of(network, "name", BACKBONES, "backbone")
+    name = _one_of(network, "name", REBUILDABLE, "backbone")
     keywords = _object(network, "config")
-    _check_values(keywords, get_type_hints(BACKBONES[name].__init__), "backbone")
+    _check_values(keywords, get_type_hints(REBUILDABLE[name].__init__), "backbone")
     policy = _clip_policy(_object(config, "clip"), frontend["sample_rate"])
     readout, classes = _strings(config, "readout"), _strings(config, "classes")
     if len(set(classes)) != len(classes):
         raise BundleError("a class is named twice")
     with torch.device("meta"):
-        backbone: Backbone = BACKBONES[name](**keywords)
+        backbone: Backbone = REBUILDABLE[name](**keywords)
         head = None if config.get("head") is None else Head(_sizes(_object(config, "head")))
     built = create_frontend(**frontend)
     _check_match(built, backbone)
@@ -293,6 +294,8 @@ def _patches(config: dict[str, Any]) -> Patches | None:
     patches = Patches(**entry)
     if not 0.001 <= patches.hop_s <= patches.window_s <= 3600:
         raise BundleError(f"patches of {patches.window_s} s every {patches.hop_s} s make no sense")
+    if patches.last not in ("zeros", "overlap"):
+        raise BundleError(f"unknown last patch: {_shown(patches.last)}")
     return patches
 
 
@@ -329,7 +332,7 @@ def _types(hint: Any) -> set[type]:
         return set().union(*(_types(part) for part in get_args(hint)))
     if get_origin(hint) is Literal:
         return {type(value) for value in get_args(hint)}
-    return {int, float} if hint is float else {hint}
+    return {int, float} if hint is float else {get_origin(hint) or hint}
 
 
 def _check_match(frontend: FrontEnd, backbone: Backbone) -> None:

@@ -14,6 +14,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ossicle import __version__
+from ossicle.cli_networks import backbones, export_hear
+from ossicle.cli_options import (
+    Backbone,
+    Balance,
+    Choose,
+    Folds,
+    Groups,
+    Json,
+    Labels,
+    Layers,
+    NFolds,
+    Pooling,
+    Probe,
+    Random,
+    Seed,
+    Set,
+    Source,
+    Workers,
+)
+from ossicle.cli_pretrain import pretrain
 from ossicle.console import answer, counts, fail, progress_bar, say, working
 from ossicle.errors import OssicleError
 
@@ -46,36 +66,6 @@ def ossicle(
     """Transfer learning for audio: labelled recordings in, an honest, working model out."""
 
 
-Source = Annotated[
-    Path,
-    typer.Argument(help="Folder per class, folder with metadata.csv, or a CSV/Parquet manifest."),
-]
-Folds = Annotated[
-    str | None, typer.Option(help="Column, or '/regex/' on the file name, that names the fold.")
-]
-Groups = Annotated[
-    str | None,
-    typer.Option(
-        help="Column, '/regex/', 'runs:K' or 'none': what must not straddle a split "
-        "(recording, speaker, site)."
-    ),
-]
-Labels = Annotated[str | None, typer.Option(help="Force classes, multilabel or regression.")]
-Backbone = Annotated[str, typer.Option(help="A name from `ossicle backbones`.")]
-Random = Annotated[bool, typer.Option("--random", help="Random weights: the untrained baseline.")]
-Layers = Annotated[str, typer.Option(help="all, last, names, numbers from 1, ranges: 1-5,last.")]
-Pooling = Annotated[str | None, typer.Option(help="Of mean, max, std, band; with commas.")]
-Probe = Annotated[str, typer.Option(help="ridge, logistic, svm, knn or mlp.")]
-Choose = Annotated[bool, typer.Option("--choose-layers", help="Choose layers, nested.")]
-Balance = Annotated[bool, typer.Option("--balance", help="Weigh rare classes up.")]
-NFolds = Annotated[int, typer.Option(help="Folds where the data brings none.")]
-Seed = Annotated[
-    int, typer.Option(min=0, max=2**32 - 1, help="Of folds, random weights and resampling.")
-]
-Workers = Annotated[int | None, typer.Option(help="Threads; default: all cores.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")]
-
-
 @app.command()
 def evaluate(
     clips: Source,
@@ -84,6 +74,7 @@ def evaluate(
     groups: Groups = None,
     labels: Labels = None,
     backbone: Backbone = "yamnet",
+    keywords: Set = None,
     random: Random = False,
     layers: Layers = "all",
     pooling: Pooling = None,
@@ -118,6 +109,7 @@ def train(
     groups: Groups = None,
     labels: Labels = None,
     backbone: Backbone = "yamnet",
+    keywords: Set = None,
     random: Random = False,
     layers: Layers = "all",
     pooling: Pooling = None,
@@ -205,6 +197,7 @@ def embed(
     clips: Source,
     out: Annotated[Path, typer.Option("-o", "--out", help="The .parquet file to write.")],
     backbone: Backbone = "yamnet",
+    keywords: Set = None,
     random: Random = False,
     layers: Layers = "all",
     pooling: Pooling = None,
@@ -216,7 +209,7 @@ def embed(
     from ossicle import line
     from ossicle.embed import embed as write
 
-    source, model = line.read_any(clips), line.pick_model(backbone, random, seed)
+    source, model = line.read_any(clips), line.pick_model(backbone, random, seed, keywords or ())
     with progress_bar("embedding") as tick:
         done = write(
             source,
@@ -282,26 +275,9 @@ def compare(
     answer(compare_lines(result, [str(first), str(second)]), result, as_json)
 
 
-@app.command()
-def backbones(
-    pattern: Annotated[str, typer.Argument(help="Names with wildcards, such as '*net*'.")] = "*",
-    as_json: Json = False,
-) -> None:
-    """List the networks: parameters, rate, layers, embedding size, weights and their licence."""
-    from ossicle.describe import describe_models
-
-    rows = describe_models(pattern)
-    if not rows:
-        raise OssicleError(f"no backbone is called {pattern!r}; `ossicle backbones` lists all")
-    width = max(len(row["name"]) for row in rows)
-    lines = []
-    for row in rows:
-        lines.append(
-            f"{row['name']:<{width}}  {row['parameters']:>10,} parameters  "
-            f"{row['sample_rate']:>6} Hz  layers {row['layers']:>3}  "
-            f"{row['embedding']:>5} values  {row['weights']} [{row['licence']}]"
-        )
-    answer(lines, {"backbones": rows}, as_json)
+app.command()(pretrain)
+app.command()(backbones)
+app.command("export-hear")(export_hear)
 
 
 @study.command("layers")

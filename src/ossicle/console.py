@@ -40,6 +40,15 @@ def say(lines: list[str]) -> None:
 
 
 @contextmanager
+def steps_of(verb: str) -> Iterator[Callable[[int, int, float], None] | None]:
+    """A bar that counts (steps done, all steps, seconds of audio heard); None if no terminal."""
+    with working(verb, "steps") as (tick, _):
+        from ossicle.features import Progress
+
+        yield tick and (lambda done, total, seconds: tick(Progress(done, total, seconds)))
+
+
+@contextmanager
 def progress_bar(verb: str) -> Iterator[Callable[[Progress], None] | None]:
     """A bar on standard error with files/s, times real time and time left; None if no terminal."""
     with working(verb) as (tick, _):
@@ -49,6 +58,7 @@ def progress_bar(verb: str) -> Iterator[Callable[[Progress], None] | None]:
 @contextmanager
 def working(
     verb: str,
+    unit: str = "files",
 ) -> Iterator[tuple[Callable[[Progress], None] | None, Callable[[str], None] | None]]:
     """The bar of ``progress_bar``, and a way to say what is done once the clips are through.
 
@@ -72,11 +82,17 @@ def working(
         task = bar.add_task(verb, total=None, speed="")
         start = time.perf_counter()
 
+        before: list[Progress] = []
+
         def tick(p: Progress) -> None:
             elapsed = max(time.perf_counter() - start, 1e-9)
-            speed = f"{p.done / elapsed:.1f} files/s"
+            if not before:  # what a resumed run had done is not this one's speed
+                each = p.seconds_read / p.done
+                before.append(p._replace(done=p.done - 1, seconds_read=p.seconds_read - each))
+            speed = f"{(p.done - before[0].done) / elapsed:.1f} {unit}/s"
             if p.seconds_read:
-                speed += f", {p.seconds_read / elapsed:.0f} times real time"
+                heard = p.seconds_read - before[0].seconds_read
+                speed += f", {heard / elapsed:.0f} times real time"
             bar.update(task, total=p.total, completed=p.done, speed=speed)
 
         yield tick, lambda text: bar.update(task, description=text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ossicle.backbones import WEIGHTS
+from ossicle.backbones import FAMILIES, WEIGHTS
 from ossicle.model import create_model, list_models
 
 
@@ -35,3 +35,11 @@ def describe_models(pattern: str = "*") -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def describe_families() -> list[dict[str, str]]:
+    """How networks that are not ours are named: family, usage, description."""
+    return [
+        {"family": name, "usage": family.usage, "description": family.description}
+        for name, family in FAMILIES.items()
+    ]

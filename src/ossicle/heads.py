@@ -174,6 +174,10 @@ class Head(nn.Module):
             x = linear(x if i == 0 else F.relu(x))
         return x
 
+    def frames(self, maps: Tensor) -> Tensor:
+        """(B, D, T) layer map -> (B, K, T): the logits of every frame by itself."""
+        return self(maps.transpose(1, 2)).transpose(1, 2)
+
 
 def count_parameters(module: nn.Module) -> int:
     """Number of values that training could change."""

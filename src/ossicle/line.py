@@ -8,11 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ossicle.backbones import WEIGHTS
+import torch
+
+from ossicle import bundle
+from ossicle.backbones import BACKBONES, WEIGHTS, is_family
 from ossicle.datasets.clips import Clips, read_clips
 from ossicle.datasets.unlabelled import unlabelled_clips
-from ossicle.errors import DataError
+from ossicle.errors import DataError, OssicleError
 from ossicle.features import FeatureTable, ProgressCallback, extract
+from ossicle.keywords import parse_keywords
 from ossicle.metrics import compare_runs
 from ossicle.model import Model, create_model
 from ossicle.transfer.evaluate import evaluate
@@ -29,9 +33,37 @@ class Measured(NamedTuple):
     table: FeatureTable
 
 
-def pick_model(backbone: str, random: bool = False, seed: int = 0) -> Model:
-    """The model of that name: with its published weights where it has any, unless ``random``."""
-    return create_model(backbone, pretrained=backbone in WEIGHTS and not random, seed=seed)
+def pick_model(
+    backbone: str, random: bool = False, seed: int = 0, keywords: Sequence[str] = ()
+) -> Model:
+    """The model of that name, or the network of a bundle without its head.
+
+    Args:
+        backbone: a name, "hf:NAME", "hear:MODULE", or a bundle's folder.
+        random: not the published, or the bundle's, weights but new ones.
+        seed: of new weights.
+        keywords: KEY=VALUE of the backbone's constructor.
+
+    Raises:
+        OssicleError: there is no such network or keyword, or keywords come with weights.
+    """
+    if backbone in BACKBONES:
+        config = parse_keywords(keywords, BACKBONES[backbone], backbone)
+        # Published weights are those of the constructor's defaults.
+        trained = backbone in WEIGHTS and not random and not config
+        if config and backbone in WEIGHTS and not random:
+            raise OssicleError(f"{backbone}'s weights have no keywords: add --random, or leave out")
+        return create_model(backbone, pretrained=trained, seed=seed, **config)
+    if keywords:
+        raise OssicleError(f"{backbone} brings its own configuration: leave out --set")
+    if is_family(backbone) or not bundle.is_bundle(backbone):
+        return create_model(backbone, pretrained=not random, seed=seed)
+    model = bundle.load(backbone)
+    if random:
+        generator = torch.Generator().manual_seed(seed)
+        model.backbone.draw_weights(generator)
+        model.info["weights"] = f"random, seed {seed}"
+    return Model(model.frontend, model.backbone, clip=model.clip, info=model.info).eval()
 
 
 def split_poolings(text: str | None) -> tuple[str, ...] | None:
@@ -72,7 +104,7 @@ def measure(
 
     Args:
         arguments: of that verb, by name: clips, folds, groups, labels, backbone, random, layers,
-            pooling, probe, choose_layers, balance, n_folds, seed, workers, quick.
+            keywords, pooling, probe, choose_layers, balance, n_folds, seed, workers, quick.
         to_take_away: refuse a probe that cannot become a network, before the work.
         progress: called after every clip that was embedded.
         tell: called with what is being done afterwards.
@@ -88,7 +120,9 @@ def measure(
     create_probe(a["probe"], clips.task)
     if to_take_away:
         check_foldable(a["probe"], clips.task)
-    model = pick_model(a["backbone"], a["random"], a["seed"])
+    model = pick_model(a["backbone"], a["random"], a["seed"], a.get("keywords") or ())
+    if to_take_away:
+        model.backbone.config()  # which refuses what no bundle can carry
     table = extract(
         model,
         clips,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ossicle.backbones import BACKBONES, WEIGHTS, Backbone
+from ossicle.backbones import BACKBONES, FAMILIES, WEIGHTS, Backbone, is_family, open_family
 from ossicle.backbones.clip_policy import ClipPolicy, Patches
 from ossicle.backbones.folding import Folded, folded
 from ossicle.errors import OssicleError
@@ -319,7 +319,7 @@ def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config
     """Build the model called ``name`` with the front end it was trained with.
 
     Args:
-        name: one of ``list_models()``.
+        name: one of ``list_models()``, or one of a family, such as "hf:FOLDER".
         pretrained: load published weights (fetched once into the cache), with the classifier of
             their source task as head where its classes are named; otherwise weights are drawn at
             random from ``seed``.
@@ -330,8 +330,13 @@ def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config
         OssicleError: the name or a keyword is unknown, or the network has no published weights.
         DownloadError: the weights are not to be had.
     """
+    if is_family(name):
+        backbone, info = open_family(name, pretrained, seed, config)
+        front, clip = create_frontend(**backbone.frontend), ClipPolicy(**backbone.clip)
+        return Model(front, backbone, clip=clip, info=info).eval().requires_grad_(False)
     if name not in BACKBONES:
-        raise OssicleError(f"unknown backbone {name!r}: choose one of {', '.join(list_models())}")
+        known = ", ".join([*list_models(), *(f.usage for f in FAMILIES.values())])
+        raise OssicleError(f"unknown backbone {name!r}: choose one of {known}")
     if pretrained and name not in WEIGHTS:
         known = ", ".join(WEIGHTS)
         raise OssicleError(
@@ -350,8 +355,8 @@ def create_model(name: str, pretrained: bool = False, *, seed: int = 0, **config
         weights = WEIGHTS[name].load()
         backbone.load_state_dict(weights.state)
         if weights.head is not None:
-            head, classes = Head.from_layers([weights.head]), weights.classes
-            readout = (f"{backbone.layers[-1]}/mean",)
+            head, classes = Head.from_layers([*weights.hidden, weights.head]), weights.classes
+            readout = weights.readout or (f"{backbone.layers[-1]}/mean",)
         info["weights"] = WEIGHTS[name].description
         info["licence"] = WEIGHTS[name].licence
         info["origin"] = WEIGHTS[name].origin

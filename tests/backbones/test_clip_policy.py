@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ossicle.backbones.clip_policy import ClipPolicy
+from ossicle.backbones.clip_policy import ClipPolicy, Patches
 
 
 @given(
@@ -52,3 +52,28 @@ def test_description_names_the_numbers(fill, word):
     text = ClipPolicy(10.0, 0.975, fill).describe(16_000)
     for part in ("16000 Hz", "10 s", "0.975 s", word):
         assert part in text
+
+
+@given(
+    n_samples=st.integers(0, 300),
+    window=st.integers(1, 60),
+    hop=st.integers(1, 60),
+    last=st.sampled_from(["zeros", "overlap"]),
+)
+def test_patches_hear_every_sample_and_know_how_to_end(n_samples, window, hop, last):
+    hop = min(hop, window)
+    clip = np.arange(1, n_samples + 1, dtype=np.float32)
+    patches = Patches(window / 10, hop / 10, last).cut(clip, 10)
+    assert {len(patch) for patch in patches} == {window}
+    assert set(np.concatenate(patches)) - {0} == set(clip)
+    for number, patch in enumerate(patches[:-1]):
+        assert np.array_equal(patch, clip[number * hop : number * hop + window])
+    # No patch more than it takes to reach the end.
+    assert len(patches) == max(1, 1 + -(-(n_samples - window) // hop))
+    end = patches[-1]
+    if last == "zeros":
+        assert np.array_equal(end, np.pad(clip[(len(patches) - 1) * hop :], (0, window))[:window])
+    elif n_samples >= window:
+        assert np.array_equal(end, clip[n_samples - window :])
+    else:
+        assert np.array_equal(end, [clip[i % n_samples] if n_samples else 0 for i in range(window)])

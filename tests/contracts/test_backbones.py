@@ -29,6 +29,8 @@ from ossicle.model import Model, create_model
 from ossicle.predict import predict
 from ossicle.transfer.fit import fit_model
 
+# The narrowest of a family has all of its parts; sizes at full width are their own files' tests.
+NARROW: dict[str, dict] = {"nfnet_f0": {"width": 0.125}, "slowfast_nfnet_f0": {"width": 0.125}}
 CASES = [(name, False) for name in sorted(BACKBONES)] + [(name, True) for name in sorted(WEIGHTS)]
 
 
@@ -38,7 +40,7 @@ CASES = [(name, False) for name in sorted(BACKBONES)] + [(name, True) for name i
 def model(request) -> Model:
     name, pretrained = request.param
     try:
-        return create_model(name, pretrained=pretrained)
+        return create_model(name, pretrained=pretrained, **NARROW.get(name, {}))
     except DownloadError as error:  # only of weights, on a machine without a network
         pytest.skip(str(error))
 
@@ -451,7 +453,8 @@ def test_front_end_and_clip_policy_are_the_backbones(model):
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))
 def test_random_weights_follow_the_seed(name):
-    first, again, other = (create_model(name, seed=seed) for seed in (3, 3, 4))
+    narrow = NARROW.get(name, {})
+    first, again, other = (create_model(name, seed=seed, **narrow) for seed in (3, 3, 4))
     for key, tensor in first.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[key]), key
     samples = noise(1, first.sample_rate)
@@ -459,14 +462,16 @@ def test_random_weights_follow_the_seed(name):
     for block, values in again.clip_features(samples).items():
         assert np.array_equal(values, expected[block])
     if count_parameters(first):
+        seedless = other.backbone.seedless_layers
         for block, values in other.clip_features(samples).items():
-            assert not np.array_equal(values, expected[block]), block
+            same = np.array_equal(values, expected[block])
+            assert same == (block.rpartition("/")[0] in seedless), block
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))
 def test_random_layers_are_alive_and_tell_sounds_apart(name, carried_clips):
     """A fair baseline: no layer dead, saturated, or the same for all sounds."""
-    model = create_model(name, seed=0)
+    model = create_model(name, seed=0, **NARROW.get(name, {}))
     paths = sorted(carried_clips.rglob("*.flac"))[::15]
     clips = [load(path, sample_rate=model.sample_rate).samples[0] for path in paths]
     features = [model.clip_features(c, poolings=["mean"]) for c in clips]
@@ -484,7 +489,7 @@ def test_random_layers_are_alive_and_tell_sounds_apart(name, carried_clips):
 def test_every_backbone_runs_without_warnings(model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        twin = create_model(model.info["name"])
+        twin = create_model(model.info["name"], **NARROW.get(model.info["name"], {}))
         twin.clip_features(noise(0.02, twin.sample_rate), poolings=list(POOLINGS))
 
 

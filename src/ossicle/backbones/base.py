@@ -41,6 +41,7 @@ class Backbone(nn.Module):
             ``ossicle.model.Patches``; None: as ``clip`` says.
         poolings: the read-outs of a layer that suit it, see ``ossicle.heads.POOLINGS``.
         source: paper and licence of the network, one line.
+        seedless_layers: those that are the same for all random weights, by the network's design.
     """
 
     frontend: ClassVar[dict[str, Any]]
@@ -48,6 +49,7 @@ class Backbone(nn.Module):
     patches: ClassVar[dict[str, Any] | None] = None
     poolings: ClassVar[tuple[str, ...]] = ("mean", "max", "band")
     source: ClassVar[str] = ""
+    seedless_layers: ClassVar[tuple[str, ...]] = ()
     feature_info: tuple[LayerInfo, ...]
 
     @property

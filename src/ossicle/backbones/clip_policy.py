@@ -16,16 +16,24 @@ class Patches(NamedTuple):
     Attributes:
         window_s: length of a patch, in seconds.
         hop_s: from one patch to the next, in seconds.
+        last: what the last patch holds where the clip ends inside it. "zeros": what is left of
+            the clip, then zeros. "overlap": the clip's last `window_s`, a part of which the patch
+            before has heard; a clip shorter than one patch is heard over and over.
     """
 
     window_s: float
     hop_s: float
+    last: str = "zeros"
 
     def cut(self, samples: np.ndarray, sample_rate: int) -> list[np.ndarray]:
-        """(N,) -> patches of round(window_s * sample_rate) samples, the last filled with zeros."""
+        """(N,) -> patches of round(window_s * sample_rate) samples, in order."""
         window, hop = round(self.window_s * sample_rate), round(self.hop_s * sample_rate)
-        starts = range(0, max(1, len(samples) - window + hop), hop)
+        starts = list(range(0, max(1, len(samples) - window + hop), hop))
+        if self.last == "overlap":
+            starts[-1] = max(0, min(starts[-1], len(samples) - window))
         parts = [samples[start : start + window] for start in starts]
+        if self.last == "overlap" and 0 < len(samples) < window:
+            return [np.resize(samples, window)]
         return [np.pad(part, (0, window - len(part))) for part in parts]
 
 

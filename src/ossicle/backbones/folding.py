@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ossicle.backbones.normaliser_free import WSConv2d
 from ossicle.backbones.packed_conv import pack_convolutions
 
 # Where a network keeps its tensors: the dict of a module, and the name there.
@@ -76,10 +77,16 @@ def _marks(slots: Slots) -> tuple[tuple[int, int], ...]:
 def fold_batch_norm(module: nn.Module) -> nn.Module:
     """A copy for inference in which each convolution carries the batch norm that follows it.
 
+    Weights that are standardised at every pass are so once.
+
     Same function with stored statistics, fewer passes over memory; only ``nn.Sequential`` pairs
     are folded.
     """
     folded = copy.deepcopy(module).eval()
+    for parent in list(folded.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, WSConv2d):
+                setattr(parent, name, child.plain())
     for sequence in folded.modules():
         if not isinstance(sequence, nn.Sequential):
             continue

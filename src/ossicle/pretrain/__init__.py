@@ -1,0 +1,1 @@
+"""Training networks from recordings: objectives, and what feeds them."""

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test lint format bench lock clean
+.PHONY: setup demo test lint format bench bench-gpu lock clean
 
 setup: $(STAMP)
 
@@ -33,10 +33,20 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix src tests bench examples
 	$(BIN)/ruff format src tests bench examples
 
-# The tables in docs/results; needs the measuring data (OSSICLE_SHARED, default ../shared).
+# The tables in docs/results; needs the measuring data (OSSICLE_SHARED, default ../shared). Some
+# hours: the layer study's grid, and two pre-training runs.
 bench: $(STAMP)
 	$(BIN)/python bench/line.py
 	$(BIN)/ossicle study layers $${OSSICLE_SHARED:-../shared}/data/choi2017/gtzan_genre.npz -o docs/results/layers_gtzan_genre.json
+
+	$(BIN)/python bench/networks.py
+	$(BIN)/python bench/byol_step.py
+	$(BIN)/python bench/open_audio.py build/open
+	$(BIN)/python bench/pretrain.py build/open
+
+# The same at full width on a GPU; says so where there is none.
+bench-gpu: $(STAMP)
+	$(BIN)/python bench/gpu.py
 
 # Exact versions of all that is installed, from the ranges in pyproject.toml.
 lock:

@@ -39,10 +39,16 @@ def pretrain(
         int | None, typer.Option(help="Train on the N most frequent tags alone.")
     ] = None,
     balance: Annotated[bool, typer.Option("--balance", help="Draw classes equally often.")] = False,
+    held_out: Annotated[
+        float, typer.Option(help="Share of the groups to score a labelled run on.")
+    ] = 0.1,
     epochs: Annotated[float, typer.Option(help="Times that every 10 s are heard.")] = 10.0,
     steps: Annotated[int | None, typer.Option(help="Batches in all, instead of epochs.")] = None,
     batch_size: Annotated[int, typer.Option(help="Items a batch, over all processes.")] = 64,
     crop: Annotated[float, typer.Option(help="Seconds that are heard at once.")] = 1.28,
+    jitter: Annotated[
+        float, typer.Option(help="Seconds that two views of a sound lie apart at most.")
+    ] = 0.5,
     neighbours: Annotated[
         int, typer.Option(help="Segments of one folder that come together in a batch.")
     ] = 1,
@@ -91,10 +97,12 @@ def pretrain(
         options=parse_keywords(options or [], run.OBJECTIVES[objective], objective),
         pretrained=pretrained,
         balance=balance,
+        held_out=held_out,
         epochs=epochs,
         steps=steps,
         batch_size=batch_size,
         crop_s=crop,
+        jitter_s=jitter,
         neighbours=neighbours,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
@@ -138,11 +146,20 @@ def pretrain(
         "waiting": done.trained.waiting,
         "last": last,
         "n_skipped": len(done.skipped),
+        "held_out": done.scores,
     }
+    length = f"{done.hours:.1f} h" if done.hours >= 1 else f"{60 * done.hours:.1f} min"
     numbers = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("step", "lr"))
     lines = [
-        f"{objective}, {done.trained.steps} steps, {done.hours:.1f} h of recordings: {numbers}",
+        f"{objective}, {done.trained.steps} steps, {length} of recordings: {numbers}",
         f"log and checkpoint: {done.folder}",
         f"model: {out}",
     ]
+    if done.scores is not None:
+        about = f"{done.scores['n_clips']} clips of {done.scores['n_groups']} groups held out"
+        shown = [
+            f"{name} {s['value']:.4f} ({s['low']:.4f} to {s['high']:.4f})"
+            for name, s in done.scores["scores"].items()
+        ]
+        lines.insert(1, f"{about}: {', '.join(shown)}")
     answer(lines, told, as_json)

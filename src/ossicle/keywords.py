@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -72,6 +73,7 @@ def _value(text: str, kinds: list[type], where: str) -> Any:
 def _number(text: str) -> float | None:
     top, slash, bottom = text.partition("/")
     try:
-        return float(top) / float(bottom) if slash else float(top)
+        number = float(top) / float(bottom) if slash else float(top)
     except (ValueError, ZeroDivisionError):
         return None
+    return number if math.isfinite(number) else None

@@ -59,11 +59,16 @@ def pick_model(
     if is_family(backbone) or not bundle.is_bundle(backbone):
         return create_model(backbone, pretrained=not random, seed=seed)
     model = bundle.load(backbone)
+    network, info = model.backbone, model.info
     if random:
-        generator = torch.Generator().manual_seed(seed)
-        model.backbone.draw_weights(generator)
-        model.info["weights"] = f"random, seed {seed}"
-    return Model(model.frontend, model.backbone, clip=model.clip, info=model.info).eval()
+        # Built anew: in a trained network `draw_weights` would leave gains and statistics.
+        with torch.random.fork_rng(devices=[]):
+            network = type(network)(**network.config())
+        network.draw_weights(torch.Generator().manual_seed(seed))
+        network.requires_grad_(False)
+        info = {name: info[name] for name in ("name", "source") if name in info}
+        info |= {"pretrained": False, "weights": f"random, seed {seed}", "licence": "none needed"}
+    return Model(model.frontend, network, clip=model.clip, info=info).eval()
 
 
 def split_poolings(text: str | None) -> tuple[str, ...] | None:

@@ -235,8 +235,10 @@ def fit(
 
 
 def _one_cpu_process() -> Any:
-    from lightning.fabric import Fabric
-
+    try:
+        from lightning.fabric import Fabric
+    except ImportError as error:
+        raise OssicleError('training needs Lightning: pip install "ossicle[train]"') from error
     return Fabric(accelerator="cpu", devices=1)
 
 

@@ -8,6 +8,7 @@ and equipment, and what tells them apart is what they say or are.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,12 +30,14 @@ class CropBatches:
     Args:
         waveforms: decoded recordings.
         batch_size: items of the joint batch of all processes.
-        crop_s: N, in seconds; what is shorter is placed at random within zeros.
+        crop_s: N, in seconds; what is shorter is filled.
         views: V.
         jitter_s: how far two views of an item lie apart at most; None: anywhere in the segment.
         partners: give each view another recording's stretch to mix with.
         neighbours: segments of one folder that come together.
         targets: (n,) class numbers or (n, K) 0/1 for each recording of ``waveforms``; None: none.
+        fill: "none" (what is too short lies at random within zeros) or "repeat" (it comes over
+            and over), as the network's clip policy has it.
         balance: draw every class equally often, instead of going through all segments.
         seed: of order and crops.
 
@@ -59,16 +62,19 @@ class CropBatches:
         neighbours: int = 1,
         targets: np.ndarray | None = None,
         balance: bool = False,
+        fill: str = "none",
         seed: int = 0,
     ) -> None:
-        if min(batch_size, views, neighbours) < 1 or crop_s <= 0:
+        one_sample_s = 1 / waveforms.sample_rate
+        if min(batch_size, views, neighbours) < 1 or not one_sample_s <= crop_s < math.inf:
             raise OssicleError("batch size, views, neighbours and crop must be above zero")
         self.waveforms, self.batch_size, self.views = waveforms, batch_size, views
         self.crop = round(crop_s * waveforms.sample_rate)
         self.jitter = None if jitter_s is None else round(jitter_s * waveforms.sample_rate)
         self.partners, self.neighbours, self.seed = partners, neighbours, seed
+        self.fill = fill
         self.targets = targets
-        self.items, self.starts, self.ends = _segments(waveforms)
+        self.items, self.starts, self.ends = _segments(waveforms, max(SEGMENT_S, crop_s))
         self.folders = _folders([waveforms.names[item] for item in self.items])
         self.weights = _class_weights(targets, self.items) if balance else None
         if len(self.items) < batch_size:
@@ -160,12 +166,15 @@ class CropBatches:
 
     def _read(self, segment: int, offset: int) -> np.ndarray:
         item, start = int(self.items[segment]), int(self.starts[segment])
+        length = int(self.ends[segment]) - start
+        if self.fill == "repeat" and length < self.crop:
+            return np.resize(self.waveforms.read(item, start, length), self.crop)
         return self.waveforms.read(item, start + offset, self.crop)
 
 
-def _segments(waveforms: Waveforms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(segments,) recording, first and last sample in it: equal parts of at most ``SEGMENT_S``."""
-    longest = round(SEGMENT_S * waveforms.sample_rate)
+def _segments(waveforms: Waveforms, longest_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(segments,) recording, first sample and end in it: equal parts of at most ``longest_s``."""
+    longest = round(longest_s * waveforms.sample_rate)
     items, starts, ends = [], [], []
     for item, length in enumerate(waveforms.lengths.tolist()):
         parts = -(-length // longest)

@@ -62,7 +62,7 @@ def create_optimiser(
     Weight decay spares vectors and numbers: biases, gains, batch norms.
 
     Raises:
-        OssicleError: the name is unknown, or a number is out of range.
+        OssicleError: the name is unknown, a number is out of range, or nothing can be trained.
     """
     if name not in OPTIMISERS:
         raise OssicleError(f"unknown optimiser {name!r}: choose one of {', '.join(OPTIMISERS)}")
@@ -74,6 +74,8 @@ def create_optimiser(
         {"params": [p for p in live if p.dim() <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise OssicleError("there is nothing to train: no parameter requires a gradient")
     if name == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
     kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
@@ -103,7 +105,8 @@ class MovingAverage:
         floats = [(a, now[name]) for name, a in self.average.state_dict().items()]
         moving = [(a, x) for a, x in floats if a.is_floating_point()]
         averages, values = [a for a, _ in moving], [x for _, x in moving]
-        torch._foreach_lerp_(averages, values, 1 - self.decay)
+        if averages:
+            torch._foreach_lerp_(averages, values, 1 - self.decay)
         for a, x in floats:
             if not a.is_floating_point():
                 a.copy_(x)

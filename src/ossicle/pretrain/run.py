@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,114 +21,20 @@ from ossicle.errors import DataError, OssicleError
 from ossicle.features import Progress, as_clips
 from ossicle.heads import Head
 from ossicle.model import Model, create_model
-from ossicle.pretrain.byol import BYOL
-from ossicle.pretrain.cpc import CPC
 from ossicle.pretrain.crops import CropBatches
 from ossicle.pretrain.joint import Joint
 from ossicle.pretrain.monitor import Monitor
 from ossicle.pretrain.objective import Pretraining
 from ossicle.pretrain.optimiser import clip_adaptively, create_optimiser, warm_up_cosine
-from ossicle.pretrain.simclr import SimCLR
-from ossicle.pretrain.supervised import Supervised
+from ossicle.pretrain.settings import LABELLED, OBJECTIVES, QUEUE, RECIPES, Settings
+from ossicle.pretrain.supervised import Supervised, held_out_scores, split_groups
 from ossicle.pretrain.synthetic import SyntheticBatches
 from ossicle.pretrain.views import create_views
 from ossicle.pretrain.waveforms import Waveforms, decode, key
-from ossicle.record import json_safe, record
-from ossicle.train import Batches, Trained, fit
+from ossicle.record import json_safe, record, write_json
+from ossicle.train import Batches, Trained, TrainingError, fit
 
-OBJECTIVES: dict[str, type[Pretraining]] = {
-    "byol": BYOL,
-    "cpc": CPC,
-    "joint": Joint,
-    "simclr": SimCLR,
-    "supervised": Supervised,
-}
-# What the objective is shown, see `create_views`.
-RECIPES = {
-    "byol": "byol",
-    "cpc": "plain",
-    "joint": "contrast",
-    "simclr": "contrast",
-    "supervised": "mask",
-}
-LABELLED = ("supervised", "joint")
-QUEUE = 512  # past pictures for BYOL to mix with
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a network is pre-trained; every value is part of the record.
-
-    Attributes:
-        objective: a name in ``OBJECTIVES``.
-        backbone: a name of ``list_models()``.
-        config: keywords of its constructor.
-        pretrained: begin from published weights instead of random ones.
-        epochs: times that every segment of at most 10 s is heard, where ``steps`` is None.
-        steps: batches in all.
-        batch_size: items a batch, over all processes.
-        crop_s: length of a crop, in seconds.
-        jitter_s: how far two views lie apart at most; None: anywhere in their segment.
-        neighbours: segments of one folder that come together in a batch.
-        learning_rate, weight_decay, optimiser: of the weights.
-        warm_up: share of the steps in which the learning rate rises; then half a cosine.
-        clipping: lambda of adaptive gradient clipping; 0 is none; None: 0.05 for networks without
-            normalisation, none for others.
-        average: decay of the moving average of weights that is taken away; 0 is none.
-        balance: draw all classes equally often.
-        synthetic: share of pairs from the synthesiser, all of them where there are no clips.
-        delta: how far the two sounds of a synthetic pair lie apart, 0 to 1.
-        options: further keywords of the objective.
-        seed: of everything drawn.
-        precision: of Lightning Fabric: "32-true", "bf16-mixed", ...
-        accelerator, devices: of Lightning Fabric.
-    """
-
-    objective: str = "simclr"
-    backbone: str = "slowfast_nfnet_f0"
-    config: Mapping[str, Any] = field(default_factory=dict)
-    pretrained: bool = False
-    epochs: float = 10.0
-    steps: int | None = None
-    batch_size: int = 64
-    crop_s: float = 1.28
-    jitter_s: float | None = 0.5
-    neighbours: int = 1
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
-    optimiser: str = "adamw"
-    warm_up: float = 0.05
-    clipping: float | None = None
-    average: float = 0.0
-    balance: bool = False
-    synthetic: float = 0.0
-    delta: float = 0.25
-    options: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    precision: str = "32-true"
-    accelerator: str = "cpu"
-    devices: int = 1
-
-    def check(self) -> Settings:
-        """The settings, if they can be meant.
-
-        Raises:
-            OssicleError: a name is unknown or a number out of range.
-        """
-        if self.objective not in OBJECTIVES:
-            known = ", ".join(OBJECTIVES)
-            raise OssicleError(f"unknown objective {self.objective!r}: choose one of {known}")
-        for name in ("epochs", "batch_size", "crop_s", "learning_rate", "devices"):
-            if not getattr(self, name) > 0:
-                raise OssicleError(f"{name} is {getattr(self, name)}: it must be above 0")
-        for name in ("warm_up", "average", "synthetic", "delta"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise OssicleError(f"{name} is {getattr(self, name)}: it must be from 0 to 1")
-        if self.batch_size < 2 or self.batch_size % self.devices:
-            raise OssicleError(
-                f"a batch of {self.batch_size} items: choose 2 or more, a multiple of the devices"
-            )
-        return self
+TOLD = "result.json"  # what the processes of a run tell the one that started them
 
 
 class Pretrained(NamedTuple):
@@ -140,6 +47,7 @@ class Pretrained(NamedTuple):
         skipped: (row, path, reason) of what could not be used.
         out: the bundle.
         folder: checkpoint and log.
+        scores: on the held-out groups, see `held_out_scores`; None without labels.
     """
 
     model: Model
@@ -148,6 +56,7 @@ class Pretrained(NamedTuple):
     skipped: list[tuple[int, str, str]]
     out: Path
     folder: Path
+    scores: dict[str, Any] | None = None
 
 
 def training_folder(out: Path) -> Path:
@@ -183,24 +92,65 @@ def pretrain(
             ``out`` holds another run.
         KeyboardInterrupt: it was asked to stop; what it did is kept.
     """
-    from lightning.fabric import Fabric
-
     settings = settings.check()
     if out.exists() and not bundle.is_bundle(out):
         raise OssicleError(f"{out}: is there already and is not a bundle; choose another name")
     if clips is None and settings.objective in (*LABELLED, "cpc"):
         raise DataError(f"{settings.objective} needs recordings: pass a folder or a manifest")
-    job = _Job(clips, out, settings, probe, probe_every, checkpoint_minutes, workers)
+    held_out = None
+    if clips is not None and settings.objective in LABELLED and settings.held_out:
+        if clips.task == "regression":
+            raise DataError(f"{settings.objective} needs classes or tags, these labels are numbers")
+        _, held_out = split_groups(clips, settings.held_out, settings.seed)
+    fabric = _fabric(settings)
+    job = _Job(clips, held_out, out, settings, probe, probe_every, checkpoint_minutes, workers)
     decode_all(clips, settings, workers=workers)  # before the processes part
-    strategy = "auto" if settings.devices == 1 else "ddp_spawn"
-    fabric = Fabric(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        strategy=strategy,
-        precision=settings.precision,  # type: ignore[arg-type]
-    )
     launch: Any = fabric.launch
-    return launch(job.run, None if settings.devices > 1 else progress)
+    if settings.devices == 1:
+        return launch(job.run, progress)
+    with _errors_of_processes():
+        launch(job.run_and_tell)
+    return job.told()
+
+
+def _fabric(s: Settings) -> Any:
+    try:
+        from lightning.fabric import Fabric
+    except ImportError as error:
+        raise OssicleError('training needs Lightning: pip install "ossicle[train]"') from error
+    settings: dict[str, Any] = {
+        "accelerator": s.accelerator,
+        "devices": s.devices,
+        "precision": s.precision,
+        "strategy": "auto" if s.devices == 1 else "ddp_spawn",
+    }
+    try:
+        return Fabric(**settings)
+    except (ValueError, RuntimeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OssicleError(
+            f"accelerator {s.accelerator!r}, devices {s.devices}, precision {s.precision!r}: "
+            f"{reason}"
+        ) from error
+
+
+@contextmanager
+def _errors_of_processes() -> Iterator[None]:
+    """What a process raised, as if it had been raised here."""
+    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+    try:
+        yield
+    except ProcessRaisedException as error:
+        # A traceback as text; its last line is the error's.
+        name, _, message = str(error).strip().splitlines()[-1].partition(": ")
+        if name.endswith("KeyboardInterrupt"):
+            raise KeyboardInterrupt from None
+        if name.startswith("ossicle."):
+            raise TrainingError(message) from None
+        raise
+    except ProcessExitedException as error:
+        raise TrainingError(f"a process of the run ended: {error}") from error
 
 
 def decode_all(
@@ -220,7 +170,15 @@ def decode_all(
 
 
 def _new_model(s: Settings) -> Model:
-    return create_model(s.backbone, s.pretrained, seed=s.seed, **s.config)
+    model = create_model(s.backbone, s.pretrained, seed=s.seed, **s.config)
+    if not model.num_parameters:
+        raise OssicleError(f"{s.backbone} has no weights to train: choose a network")
+    return model
+
+
+def _crop_s(s: Settings, model: Model) -> float:
+    """A network is trained on what it will be given: what is shorter is filled up there too."""
+    return max(s.crop_s, model.clip.min_s)
 
 
 def _waveforms(
@@ -239,6 +197,7 @@ class _Job:
     """What every process of a run is given."""
 
     clips: Clips | None
+    held_out: np.ndarray | None  # rows of the clips
     out: Path
     settings: Settings
     probe: Clips | None
@@ -246,7 +205,26 @@ class _Job:
     checkpoint_minutes: float
     workers: int
 
-    def run(self, fabric: Any, progress: Callable[[int, int, float], None] | None) -> Pretrained:
+    def run_and_tell(self, fabric: Any) -> None:
+        """For a process of its own: the numbers go to a file, the model is in the bundle."""
+        done = self.run(fabric)
+        if fabric.global_rank == 0:
+            trained = done.trained._asdict()
+            numbers = {"trained": trained, "hours": done.hours, "scores": done.scores}
+            write_json(done.folder / TOLD, json_safe({**numbers, "skipped": done.skipped}))
+
+    def told(self) -> Pretrained:
+        """What ``run_and_tell`` told."""
+        folder = training_folder(self.out)
+        told = json.loads((folder / TOLD).read_text(encoding="utf-8"))
+        skipped = [(row, path, reason) for row, path, reason in told["skipped"]]
+        trained = Trained(**told["trained"])
+        model = bundle.load(self.out)
+        return Pretrained(model, trained, told["hours"], skipped, self.out, folder, told["scores"])
+
+    def run(
+        self, fabric: Any, progress: Callable[[int, int, float], None] | None = None
+    ) -> Pretrained:
         s = self.settings
         if fabric.device.type == "cpu":
             torch.set_num_threads(max(1, self.workers // fabric.world_size))
@@ -264,6 +242,7 @@ class _Job:
         monitor = None
         if self.probe is not None and fabric.global_rank == 0:
             monitor = Monitor(self.probe, model, objective, workers=self.workers)
+            monitor.check()
         folder = training_folder(self.out)
         trained = fit(
             objective,
@@ -282,22 +261,25 @@ class _Job:
             progress=progress,
         )
         finished = self._finished(model, objective, info, hours, trained)
+        scores = None
         if fabric.global_rank == 0:
+            if self.held_out is not None and self.clips is not None:
+                kept = self.clips.subset(self.held_out)
+                scores = held_out_scores(finished, kept, workers=self.workers)
+                finished.info["held_out"] = json_safe(scores)
             self.out.parent.mkdir(parents=True, exist_ok=True)
             bundle.save(finished, self.out)
-        return Pretrained(finished, trained, hours, skipped, self.out, folder)
+        return Pretrained(finished, trained, hours, skipped, self.out, folder, scores)
 
     def _objective(self, model: Model) -> Pretraining:
         s = self.settings
         kind = OBJECTIVES[s.objective]
-        n_samples = round(s.crop_s * model.sample_rate)
+        n_samples = round(_crop_s(s, model) * model.sample_rate)
         queue = QUEUE if s.objective == "byol" else 0
         views = create_views(model.frontend, n_samples, RECIPES[s.objective], queue)
         options = dict(s.options)
         if s.objective in LABELLED:
             assert self.clips is not None
-            if self.clips.task == "regression":
-                raise DataError(f"{s.objective} needs classes or tags, these labels are numbers")
             options |= {"num_classes": len(self.clips.classes), "task": self.clips.task}
         try:
             objective = kind(model.backbone, views, **options)
@@ -315,6 +297,8 @@ class _Job:
         hours, skipped = 0.0, []
         if self.clips is not None:
             waveforms = _waveforms(self.clips, model.sample_rate)
+            if self.held_out is not None:
+                waveforms = waveforms.without(self.held_out)
             hours, skipped = waveforms.seconds / 3600, waveforms.skipped
             targets = None
             if s.objective in LABELLED:
@@ -323,13 +307,14 @@ class _Job:
             real = CropBatches(
                 waveforms,
                 batch_size=s.batch_size,
-                crop_s=s.crop_s,
+                crop_s=_crop_s(s, model),
                 views=objective.num_views,
                 jitter_s=s.jitter_s,
                 partners=objective.views.needs_partners,
                 neighbours=s.neighbours,
                 targets=targets,
                 balance=s.balance,
+                fill=model.clip.fill,
                 seed=s.seed,
             )
         share = 1.0 if real is None else s.synthetic
@@ -341,7 +326,7 @@ class _Job:
             real=real,
             share=share,
             batch_size=s.batch_size,
-            crop_s=s.crop_s,
+            crop_s=_crop_s(s, model),
             delta=s.delta,
             partners=objective.views.needs_partners,
             seed=s.seed,

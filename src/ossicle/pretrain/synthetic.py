@@ -33,7 +33,7 @@ class SyntheticBatches:
         steps_per_epoch: of the recordings; 1000 where there are none.
 
     Raises:
-        OssicleError: the batches of recordings do not have two views.
+        OssicleError: the batches of recordings do not have two views, or are not as these are.
     """
 
     def __init__(
@@ -50,6 +50,11 @@ class SyntheticBatches:
     ) -> None:
         if real is not None and real.views != 2:
             raise OssicleError("synthetic pairs are for objectives that compare two views")
+        size = (batch_size, round(crop_s * sample_rate))
+        if real is not None and (
+            size != (real.batch_size, real.crop) or (partners and not real.partners)
+        ):
+            raise OssicleError("recordings and synthetic pairs need batches, crops, partners alike")
         self.synthesiser = RandomSynthesiser(sample_rate, crop_s)
         self.batch_size, self.real, self.delta = batch_size, real, delta
         self.count = batch_size if real is None else round(share * batch_size)
@@ -58,7 +63,15 @@ class SyntheticBatches:
         self.steps_per_epoch = 1000 if real is None else real.steps_per_epoch
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """The share of process ``rank`` among ``world`` in the batch of ``step``."""
+        """The share of process ``rank`` among ``world`` in the batch of ``step``.
+
+        Raises:
+            OssicleError: the batch cannot be dealt out in equal parts, or delta is not 0 to 1.
+        """
+        if self.batch_size % world:
+            raise OssicleError(
+                f"a batch of {self.batch_size} items cannot be dealt out to {world} processes"
+            )
         generator = torch.Generator().manual_seed(step_seed(self.seed, step, PAIRS))
         size = self.batch_size // world
         rows = slice(rank * size, (rank + 1) * size)

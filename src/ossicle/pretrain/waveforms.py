@@ -12,7 +12,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +60,13 @@ class Waveforms(NamedTuple):
         """Of audio in all."""
         return float(self.lengths.sum()) / self.sample_rate
 
+    def without(self, rows: np.ndarray) -> Waveforms:
+        """All but some of the clips asked for."""
+        kept = ~np.isin(self.rows, rows)
+        names = tuple(name for name, keep in zip(self.names, kept, strict=True) if keep)
+        parts = self.rows[kept], self.starts[kept], self.lengths[kept], names
+        return Waveforms(self.samples, *parts, self.skipped, self.sample_rate)
+
     def read(self, item: int, start: int, n_samples: int) -> np.ndarray:
         """(n_samples,) float32 from ``start`` of a recording; zeros before and beyond it."""
         length, first = int(self.lengths[item]), int(self.starts[item])
@@ -99,6 +107,40 @@ def decode(
         DataError: none of the clips can be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder):
+        return _decode(clips, sample_rate, folder, workers, progress)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One at a time: a second run on the same recordings waits, and finds them decoded."""
+    handle = None
+    with suppress(ImportError, OSError):  # not every system or disk can lock a folder
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        _remove_parts(folder)  # of a run that was killed
+        yield
+    finally:
+        _remove_parts(folder)  # what was decoded ahead when it stopped
+        if handle is not None:
+            os.close(handle)
+
+
+def _remove_parts(folder: Path) -> None:
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
+
+
+def _decode(
+    clips: Sequence[Clip],
+    sample_rate: int,
+    folder: Path,
+    workers: int,
+    progress: Callable[[Progress], None] | None,
+) -> Waveforms:
     data, index = folder / SAMPLES, folder / INDEX
     lines = _lines(index, data, len(clips))
     end = max((line["start"] + line["length"] for line in lines), default=0)
@@ -151,12 +193,13 @@ def _lines(index: Path, data: Path, n_clips: int) -> list[dict[str, Any]]:
         return []
     size = data.stat().st_size // 2
     lines: list[dict[str, Any]] = []
-    for text in index.read_text(encoding="utf-8").splitlines()[:n_clips]:
+    for text in index.read_text(encoding="utf-8", errors="replace").splitlines()[:n_clips]:
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+            usable = line["row"] == len(lines) and line["start"] + line["length"] <= size
+        except (ValueError, LookupError, TypeError):  # what a crash left of a line
             break
-        if line["row"] != len(lines) or line["start"] + line["length"] > size:
+        if not usable:
             break
         lines.append(line)
     return lines

@@ -33,7 +33,7 @@ RUNS = {
         "tags.csv",
         shlex.split(
             "--objective supervised --backbone choi_convnet --labels multilabel --tags 50 "
-            "--steps 1500 --batch-size 32 --accelerator cpu"
+            "--steps 800 --batch-size 32 --accelerator cpu"
         ),
     ),
 }

@@ -136,7 +136,8 @@ def test_what_there_is_not_is_told(tmp_path):
         pick_model(str(tmp_path / "folder"))
 
 
-def test_published_weights_by_name_are_taken_where_there_are_any():
+def test_published_weights_by_name_are_taken_where_there_are_any(monkeypatch):
+    monkeypatch.setenv("OSSICLE_OFFLINE", "1")
     assert pick_model("mel").info["weights"] == "none"
     model = pick_model("crnn", seed=6)  # has none
     assert model.info["weights"] == "random, seed 6"

@@ -123,19 +123,24 @@ def pretrain(
         if tags is not None:
             source = top_tags(source, tags)
     small = read_clips(probe) if probe is not None else None
+    run.check_run(source, out, settings)
     with progress_bar("decoding") as tick:
         run.decode_all(source, settings, workers=count_workers(workers), progress=tick)
-    with steps_of("training") as progress:
-        done = run.pretrain(
-            source,
-            out,
-            settings,
-            probe=small,
-            probe_every=probe_every,
-            checkpoint_minutes=checkpoint_minutes,
-            workers=count_workers(workers),
-            progress=progress,
-        )
+    try:
+        with steps_of("training") as progress:
+            done = run.pretrain(
+                source,
+                out,
+                settings,
+                probe=small,
+                probe_every=probe_every,
+                checkpoint_minutes=checkpoint_minutes,
+                workers=count_workers(workers),
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        say([f"stopped; the same command goes on from {run.training_folder(out)}"])
+        raise
     say([f"skipped {path}: {reason}" for _, path, reason in done.skipped])
     last = done.trained.history[-1] if done.trained.history else {}
     told: dict[str, Any] = {

@@ -60,7 +60,7 @@ def test_scores_are_those_of_evaluate(job, probe):
         "ridge": evaluate(probe, table, frozen, probe="ridge", diagnostics=False)["score"]["value"],
     }
     assert scores == want
-    assert 0.4 < min(scores.values())
+    assert min(scores.values()) > 0.4
     assert len(table) == 14
 
 
@@ -96,13 +96,10 @@ def test_nothing_is_disturbed(job, probe, average):
     state = {name: t.clone() for name, t in objective.state_dict().items()}
     threads = torch.get_num_threads()
     torch.manual_seed(3)
-    np.random.seed(3)
-    expected, numpy_expected = torch.rand(3), np.random.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(3)
-    np.random.seed(3)
     monitor()
     assert torch.equal(torch.rand(3), expected)
-    assert np.array_equal(np.random.rand(3), numpy_expected)
     assert torch.get_num_threads() == threads
     assert {name: m.training for name, m in objective.named_modules()} == modes
     assert {name: p.requires_grad for name, p in objective.named_parameters()} == wanted

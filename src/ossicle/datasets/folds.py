@@ -290,6 +290,9 @@ def _allocate_classes(counts: np.ndarray, n_folds: int, random_state: int) -> np
     group, kind = np.nonzero(counts)
     repeats = counts[group, kind]
     group, kind = np.repeat(group, repeats), np.repeat(kind, repeats)
+    if np.bincount(kind).max() < n_folds:
+        # Which scikit-learn refuses: no class has a clip for every fold.
+        return _allocate_labels(counts, n_folds, random_state)
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=random_state)
     fold = np.zeros(len(counts), np.int64)
     with warnings.catch_warnings():

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,13 +25,14 @@ from ossicle.pretrain.joint import Joint
 from ossicle.pretrain.monitor import Monitor
 from ossicle.pretrain.objective import Pretraining
 from ossicle.pretrain.optimiser import clip_adaptively, create_optimiser, warm_up_cosine
+from ossicle.pretrain.processes import create_fabric, errors_of_processes
 from ossicle.pretrain.settings import LABELLED, OBJECTIVES, QUEUE, RECIPES, Settings
 from ossicle.pretrain.supervised import Supervised, held_out_scores, split_groups
 from ossicle.pretrain.synthetic import SyntheticBatches
 from ossicle.pretrain.views import create_views
 from ossicle.pretrain.waveforms import Waveforms, decode, key
 from ossicle.record import json_safe, record, write_json
-from ossicle.train import Batches, Trained, TrainingError, fit
+from ossicle.train import Batches, Trained, fit
 
 TOLD = "result.json"  # what the processes of a run tell the one that started them
 
@@ -92,65 +92,40 @@ def pretrain(
             ``out`` holds another run.
         KeyboardInterrupt: it was asked to stop; what it did is kept.
     """
-    settings = settings.check()
-    if out.exists() and not bundle.is_bundle(out):
-        raise OssicleError(f"{out}: is there already and is not a bundle; choose another name")
-    if clips is None and settings.objective in (*LABELLED, "cpc"):
-        raise DataError(f"{settings.objective} needs recordings: pass a folder or a manifest")
+    check_run(clips, out, settings)
     held_out = None
     if clips is not None and settings.objective in LABELLED and settings.held_out:
-        if clips.task == "regression":
-            raise DataError(f"{settings.objective} needs classes or tags, these labels are numbers")
         _, held_out = split_groups(clips, settings.held_out, settings.seed)
-    fabric = _fabric(settings)
+    fabric = create_fabric(settings)
     job = _Job(clips, held_out, out, settings, probe, probe_every, checkpoint_minutes, workers)
     decode_all(clips, settings, workers=workers)  # before the processes part
     launch: Any = fabric.launch
     if settings.devices == 1:
-        return launch(job.run, progress)
-    with _errors_of_processes():
+        threads = torch.get_num_threads()
+        try:
+            return launch(job.run, progress)
+        finally:
+            torch.set_num_threads(threads)
+    with errors_of_processes():
         launch(job.run_and_tell)
     return job.told()
 
 
-def _fabric(s: Settings) -> Any:
-    try:
-        from lightning.fabric import Fabric
-    except ImportError as error:
-        raise OssicleError('training needs Lightning: pip install "ossicle[train]"') from error
-    settings: dict[str, Any] = {
-        "accelerator": s.accelerator,
-        "devices": s.devices,
-        "precision": s.precision,
-        "strategy": "auto" if s.devices == 1 else "ddp_spawn",
-    }
-    try:
-        return Fabric(**settings)
-    except (ValueError, RuntimeError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OssicleError(
-            f"accelerator {s.accelerator!r}, devices {s.devices}, precision {s.precision!r}: "
-            f"{reason}"
-        ) from error
+def check_run(clips: Clips | None, out: Path, settings: Settings) -> None:
+    """Refuse at once what `pretrain` could not run, before anything is decoded.
 
-
-@contextmanager
-def _errors_of_processes() -> Iterator[None]:
-    """What a process raised, as if it had been raised here."""
-    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
-
-    try:
-        yield
-    except ProcessRaisedException as error:
-        # A traceback as text; its last line is the error's.
-        name, _, message = str(error).strip().splitlines()[-1].partition(": ")
-        if name.endswith("KeyboardInterrupt"):
-            raise KeyboardInterrupt from None
-        if name.startswith("ossicle."):
-            raise TrainingError(message) from None
-        raise
-    except ProcessExitedException as error:
-        raise TrainingError(f"a process of the run ended: {error}") from error
+    Raises:
+        OssicleError: settings or clips cannot be used, or ``out`` is something else.
+    """
+    s = settings.check()
+    if out.exists() and not bundle.is_bundle(out):
+        raise OssicleError(f"{out}: is there already and is not a bundle; choose another name")
+    if clips is None and s.objective in (*LABELLED, "cpc"):
+        raise DataError(f"{s.objective} needs recordings: pass a folder or a manifest")
+    if clips is not None and s.objective in LABELLED and clips.task == "regression":
+        raise DataError(f"{s.objective} needs classes or tags, these labels are numbers")
+    _Job(clips, None, out, s, None, 0, 0.0, 1).objective(_new_model(s))
+    create_fabric(s)
 
 
 def decode_all(
@@ -230,9 +205,7 @@ class _Job:
             torch.set_num_threads(max(1, self.workers // fabric.world_size))
         model = _new_model(s)
         info = dict(model.info)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(s.seed)  # of projectors, which torch's constructors draw
-            objective = self._objective(model)
+        objective = self.objective(model)
         batches, hours, skipped = self._batches(model, objective)
         per_epoch = getattr(batches, "steps_per_epoch", 1000)
         steps = s.steps or max(1, round(s.epochs * per_epoch))
@@ -271,20 +244,27 @@ class _Job:
             bundle.save(finished, self.out)
         return Pretrained(finished, trained, hours, skipped, self.out, folder, scores)
 
-    def _objective(self, model: Model) -> Pretraining:
+    def objective(self, model: Model) -> Pretraining:
+        """The model's backbone with all that it is trained with."""
         s = self.settings
         kind = OBJECTIVES[s.objective]
         n_samples = round(_crop_s(s, model) * model.sample_rate)
         queue = QUEUE if s.objective == "byol" else 0
         views = create_views(model.frontend, n_samples, RECIPES[s.objective], queue)
         options = dict(s.options)
+        if s.objective == "cpc":  # which then refuses crops of too few frames
+            options.setdefault("crop_s", _crop_s(s, model))
         if s.objective in LABELLED:
             assert self.clips is not None
             options |= {"num_classes": len(self.clips.classes), "task": self.clips.task}
-        try:
-            objective = kind(model.backbone, views, **options)
-        except TypeError as error:  # an unknown keyword
-            raise OssicleError(f"objective {s.objective!r}: {error}") from error
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(s.seed)  # of projectors, which torch's constructors draw
+            try:
+                objective = kind(model.backbone, views, **options)
+            except TypeError as error:  # an unknown keyword
+                raise OssicleError(f"objective {s.objective!r}: {error}") from error
+        if not objective.clipped():
+            raise OssicleError(f"{s.backbone} has no weights to train: choose another backbone")
         if s.average:
             objective.keep_average(s.average)
         return objective
@@ -360,10 +340,14 @@ class _Job:
             head = Head.from_layers([(weight.cpu(), bias.cpu())])
             readout, classes = (f"{model.layers[-1]}/mean",), self.clips.classes
         source = "synthetic sounds" if self.clips is None else f"{hours:.1f} h of recordings"
+        source += " and synthetic sounds" if self.clips is not None and s.synthetic else ""
+        licences = [info["licence"]] if s.pretrained else []
+        licences += [] if self.clips is None else ["that of the recordings it was trained on"]
+        begun = ", from published weights" if s.pretrained else ""
         info |= {
             "pretrained": True,
-            "weights": f"{s.objective} on {source}, {trained.steps} steps, seed {s.seed}",
-            "licence": "that of the recordings it was trained on",
+            "weights": f"{s.objective} on {source}, {trained.steps} steps, seed {s.seed}{begun}",
+            "licence": "; and ".join(licences) or "none needed",
             "training": record(asdict(s), seed=s.seed),
         }
         finished = Model(

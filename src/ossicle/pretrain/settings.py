@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from ossicle.pretrain.byol import BYOL
 from ossicle.pretrain.cpc import CPC
 from ossicle.pretrain.joint import Joint
 from ossicle.pretrain.objective import Pretraining
+from ossicle.pretrain.optimiser import OPTIMISERS
 from ossicle.pretrain.simclr import SimCLR
 from ossicle.pretrain.supervised import Supervised
 
@@ -98,9 +100,23 @@ class Settings:
         if self.objective not in OBJECTIVES:
             known = ", ".join(OBJECTIVES)
             raise OssicleError(f"unknown objective {self.objective!r}: choose one of {known}")
+        if self.optimiser not in OPTIMISERS:
+            known = ", ".join(OPTIMISERS)
+            raise OssicleError(f"unknown optimiser {self.optimiser!r}: choose one of {known}")
+        if self.pretrained and self.config:
+            raise OssicleError(
+                f"{self.backbone}'s published weights have no keywords: leave out one of both"
+            )
         for name in ("epochs", "batch_size", "crop_s", "learning_rate", "devices"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise OssicleError(f"{name} is {getattr(self, name)}: it must be above 0")
+        for name in ("steps", "neighbours"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise OssicleError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        for name in ("jitter_s", "weight_decay", "clipping", "seed"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise OssicleError(f"{name} is {value}: it must be 0 or more")
         for name in ("warm_up", "average", "synthetic", "delta", "held_out"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OssicleError(f"{name} is {getattr(self, name)}: it must be from 0 to 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -111,8 +112,13 @@ def test_loaders_may_ask_at_once():
     """Of several epochs, so that the order that is kept changes under them."""
     batches, steps = full(neighbours=2), [0, 9, 1, 5, 2, 7, 3, 8] * 20
     alone = {step: full(neighbours=2).batch(step) for step in set(steps)}
-    with ThreadPoolExecutor(4) as pool:
-        got = list(pool.map(batches.batch, steps))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            got = list(pool.map(batches.batch, steps))
+    finally:
+        sys.setswitchinterval(before)
     assert all(same(batch, alone[step]) for step, batch in zip(steps, got, strict=True))
 
 
@@ -182,6 +188,8 @@ def test_neighbours_come_in_blocks_of_one_folder(neighbours):
         {frozenset(told[i : i + neighbours]) for i in range(0, 24, neighbours)} for told in orders
     ]
     assert blocks[0] != blocks[1] != blocks[2]
+    rooms = [[told[i].split("/")[0] for i in range(0, 24, neighbours)] for told in orders]
+    assert rooms[0] != rooms[1] != rooms[2]
     mixed = CropBatches(waveforms, batch_size=8, crop_s=0.2).batch(0).names
     assert len({n.split("/")[0] for n in mixed[:neighbours] + mixed[neighbours:]}) > 1
 

@@ -60,6 +60,7 @@ def embeddings(net: Joint, crops: torch.Tensor) -> list[np.ndarray]:
 @pytest.mark.parametrize("weight", [0.0, 0.7])
 def test_the_loss_is_the_sum_of_both(task, weight):
     net, crops = objective(task=task, weight=weight), noise(4)
+    net.projector.train()
     nan = float("nan")
     labels = [[1.0, 0, 1], [nan, nan, nan], [0, 0, 0], [nan, nan, nan]]
     targets = torch.tensor([2, -1, 0, -1]) if task == "classes" else torch.tensor(labels)
@@ -67,12 +68,12 @@ def test_the_loss_is_the_sum_of_both(task, weight):
         loss, numbers = net(batch_of(crops, targets), at(4))
     state = {name: value.double().numpy() for name, value in net.state_dict().items()}
     features = embeddings(net, crops)
-    projected = [
-        np.maximum(x @ state["projector.0.weight"].T + state["projector.0.bias"], 0)
-        @ state["projector.2.weight"].T
-        for x in features
-    ]
-    contrastive = slow_nt_xent(*projected, 0.1)
+    # The batch norm between sees both views together.
+    hidden = np.concatenate(features) @ state["projector.0.weight"].T + state["projector.0.bias"]
+    hidden = (hidden - hidden.mean(0)) / np.sqrt(hidden.var(0) + 1e-5)
+    hidden = np.maximum(hidden * state["projector.1.weight"] + state["projector.1.bias"], 0)
+    projected = hidden @ state["projector.3.weight"].T
+    contrastive = slow_nt_xent(projected[:4], projected[4:], 0.1)
     parts = []
     for x in features:  # items 0 and 2 have labels
         logits = (x @ state["head.weight"].T + state["head.bias"])[[0, 2]]

@@ -223,6 +223,9 @@ DAMAGE = {
         cut(f / INDEX, line_ends(f)[5]),
         append(f / INDEX, b"{}\n[]\n3\n"),
     ),
+    "a line lost": lambda f: (f / INDEX).write_bytes(
+        (f / INDEX).read_bytes().replace((f / INDEX).read_bytes().splitlines(True)[3], b"")
+    ),
     "samples empty": lambda f: cut(f / SAMPLES, 0),
     "samples within the first": lambda f: cut(f / SAMPLES, 1000),
     "samples within a sample": lambda f: cut(f / SAMPLES, 40_001),

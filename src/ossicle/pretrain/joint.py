@@ -53,14 +53,15 @@ class Joint(Supervised):
         super().__init__(backbone, views, num_classes, task, label_smoothing)
         if not weight >= 0:
             raise OssicleError(f"weight {weight} of the supervised loss: choose 0 or more")
-        self.projector = mlp((backbone.num_features, *projection), norm=False, last_bias=False)
+        self.projector = mlp((backbone.num_features, *projection), norm=True, last_bias=False)
         self.weight, self.temperature = weight, temperature
 
     def forward(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss (), both its parts, and how often pairs and labels are found."""
         pictures = self.views(batch, step)
         features = embedding(self.backbone(torch.cat(pictures)))
-        first, second = (step.gather(z) for z in self.projector(features).chunk(2))
+        both = torch.cat([step.gather(h) for h in features.chunk(2)])
+        first, second = self.projector(both).chunk(2)
         contrastive = nt_xent(first, second, self.temperature)
         supervised, numbers = self.supervised_loss(features, batch, step)
         with torch.no_grad():

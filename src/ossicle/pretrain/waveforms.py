@@ -121,17 +121,13 @@ def _alone_in(folder: Path) -> Iterator[None]:
         handle = os.open(folder, os.O_RDONLY)
         fcntl.flock(handle, fcntl.LOCK_EX)
     try:
-        _remove_parts(folder)  # of a run that was killed
         yield
     finally:
-        _remove_parts(folder)  # what was decoded ahead when it stopped
+        # What was decoded ahead when it stopped, or when another was killed.
+        for path in folder.glob(".*.part"):
+            path.unlink(missing_ok=True)
         if handle is not None:
             os.close(handle)
-
-
-def _remove_parts(folder: Path) -> None:
-    for path in folder.glob(".*.part"):
-        path.unlink(missing_ok=True)
 
 
 def _decode(

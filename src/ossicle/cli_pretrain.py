@@ -38,6 +38,11 @@ def pretrain(
     tags: Annotated[
         int | None, typer.Option(help="Train on the N most frequent tags alone.")
     ] = None,
+    tag_table: Annotated[
+        Path | None,
+        typer.Option(help="Table with a line for each track,tag,score of the recordings in CLIPS."),
+    ] = None,
+    min_score: Annotated[float, typer.Option(help="A tag of that table counts above this.")] = 50.0,
     balance: Annotated[bool, typer.Option("--balance", help="Draw classes equally often.")] = False,
     held_out: Annotated[
         float, typer.Option(help="Share of the groups to score a labelled run on.")
@@ -83,7 +88,7 @@ def pretrain(
     from ossicle.keywords import parse_keywords
     from ossicle.line import count_workers, read_any
     from ossicle.pretrain import run
-    from ossicle.pretrain.tags import top_tags
+    from ossicle.pretrain.tags import read_tag_table, top_tags
 
     if backbone not in BACKBONES:
         raise OssicleError(f"unknown backbone {backbone!r}: choose one of {', '.join(BACKBONES)}")
@@ -119,9 +124,13 @@ def pretrain(
     source = None
     if clips is not None:
         labelled = objective in run.LABELLED
-        source = read_clips(clips, labels=labels) if labelled else read_any(clips)
+        if tag_table is not None:
+            source = read_tag_table(tag_table, clips, min_score=min_score)
+        else:
+            source = read_clips(clips, labels=labels) if labelled else read_any(clips)
         if tags is not None:
             source = top_tags(source, tags)
+        say([f"note: {note}" for note in source.notes])
     small = read_clips(probe) if probe is not None else None
     run.check_run(source, out, settings)
     with progress_bar("decoding") as tick:

@@ -33,7 +33,7 @@ RUNS = {
         "tags.csv",
         shlex.split(
             "--objective supervised --backbone choi_convnet --labels multilabel --tags 50 "
-            "--steps 800 --batch-size 32 --accelerator cpu"
+            "--steps 600 --batch-size 16 --learning-rate 5e-3 --accelerator cpu"
         ),
     ),
 }

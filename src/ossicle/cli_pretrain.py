@@ -130,9 +130,9 @@ def pretrain(
             source = read_clips(clips, labels=labels) if labelled else read_any(clips)
         if tags is not None:
             source = top_tags(source, tags)
-        say([f"note: {note}" for note in source.notes])
     small = read_clips(probe) if probe is not None else None
     run.check_run(source, out, settings)
+    say([f"note: {note}" for note in source.notes] if source is not None else [])
     with progress_bar("decoding") as tick:
         run.decode_all(source, settings, workers=count_workers(workers), progress=tick)
     try:

@@ -305,3 +305,23 @@ def test_a_composed_mix_needs_partners():
     frontend = FRONTENDS["waveform"]
     assert Views(frontend, Compose([Mix()])).needs_partners
     assert not Views(frontend).needs_partners
+
+
+def test_the_queue_of_several_processes_is_that_of_one():
+    """What is gathered is pushed: here by a stand-in for the other process's half."""
+    whole, half = Queue(6, (1, 2, 3)), Queue(6, (1, 2, 3))
+    x = torch.arange(24.0).view(4, 1, 2, 3)
+
+    def at(rows: slice, gather) -> Step:
+        return Step(0, 1, torch.Generator().manual_seed(1), 4, rows, gather)
+
+    one, second = at(slice(0, 4), lambda v: v), at(slice(2, 4), lambda v: x)
+    for _ in range(2):  # before there are past pictures, and after
+        expected = whole.partners(x, one)
+        assert torch.equal(half.partners(x[2:], second), expected[2:])
+        one, second = (
+            step._replace(generator=torch.Generator().manual_seed(2)) for step in (one, second)
+        )
+        whole.push(one.gather(x))
+        half.push(second.gather(x[2:]))
+    assert torch.equal(whole.pictures, half.pictures)

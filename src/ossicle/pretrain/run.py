@@ -61,7 +61,7 @@ class Pretrained(NamedTuple):
 
 def training_folder(out: Path) -> Path:
     """Where the run that makes ``out`` keeps its checkpoint and log."""
-    return out.with_name(f"{out.stem}-training")
+    return out.with_name(f"{out.name.removesuffix('.ossicle')}-training")
 
 
 def pretrain(
@@ -263,8 +263,6 @@ class _Job:
                 objective = kind(model.backbone, views, **options)
             except TypeError as error:  # an unknown keyword
                 raise OssicleError(f"objective {s.objective!r}: {error}") from error
-        if not objective.clipped():
-            raise OssicleError(f"{s.backbone} has no weights to train: choose another backbone")
         if s.average:
             objective.keep_average(s.average)
         return objective
@@ -317,7 +315,10 @@ class _Job:
         """The same for the same run; where it runs is no part of it."""
         same = asdict(replace(self.settings, steps=steps, epochs=1.0, accelerator="", devices=1))
         recordings = "" if self.clips is None else key(as_clips(self.clips), sample_rate)
-        text = json.dumps(json_safe([same, recordings]), sort_keys=True)
+        labels: list[Any] = []
+        if self.clips is not None and self.settings.objective in LABELLED:
+            labels = [self.clips.classes, self.clips.y().tolist()]
+        text = json.dumps(json_safe([same, recordings, labels]), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _finished(

@@ -52,7 +52,7 @@ class Queue(nn.Module):
         """A past picture for each of (b, 1, F, T); before there are any, another of its batch."""
         place = torch.rand(step.size, generator=step.generator)[step.rows]
         past = int(self.filled.clamp(max=len(self.pictures)))
-        source = self.pictures[:past] if past else x
+        source = self.pictures[:past] if past else step.gather(x)
         return source[(place * len(source)).long().to(x.device)]
 
     def push(self, x: Tensor) -> None:
@@ -112,7 +112,8 @@ class Views(nn.Module):
             pictures.append(picture)
         if self.queue is not None and self.training:
             for picture in plain:
-                self.queue.push(picture)
+                # Of all processes, so that each has the queue that one would have.
+                self.queue.push(step.gather(picture))
         return pictures
 
 

@@ -72,22 +72,34 @@ def trained(name: str, folder: Path, workers: int) -> dict:
     }
 
 
+# Networks that were not trained here, for comparison: all layers.
+BASELINES = {
+    "slowfast, 1/8, random, skip gains at 1": shlex.split(
+        "slowfast_nfnet_f0 --set width=1/8 --set skip_gain=1 --random"
+    ),
+}
+
+
 def evaluated(name: str, data: str, read_out: str, shared: Path, workers: int) -> dict:
     """One row: the command and its answer."""
-    arguments, options = TASKS[data][0], READ_OUTS[read_out]
-    bundle = f"build/pretrain/{name}.ossicle"
-    report = ROOT / "build" / "bench" / "pretrain" / f"{name}-{data}-{read_out}".replace(" ", "_")
+    arguments, options = TASKS[data][0], READ_OUTS.get(read_out, [])
+    bundle = [f"build/pretrain/{name}.ossicle"] if name in RUNS else BASELINES[name]
+    title = f"{name}-{data}-{read_out}".replace(" ", "_").replace("/", "-")
+    report = ROOT / "build" / "bench" / "pretrain" / title
     command = ["ossicle", "evaluate", f"../shared/data/{data}", *arguments]
-    command += ["--backbone", bundle, *options]
+    command += ["--backbone", *bundle, *options]
     real = [sys.executable, "-m", "ossicle.cli", "evaluate", str(shared / data), *command[3:]]
-    run = subprocess.run(
-        [*real, "--quick", "--json", "--workers", str(workers), "--out", str(report)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    answer = json.loads(run.stdout.splitlines()[-1])
+    kept = report / "answer.json"
+    if not kept.is_file():  # `rm -r build/bench/pretrain` to evaluate anew
+        run = subprocess.run(
+            [*real, "--quick", "--json", "--workers", str(workers), "--out", str(report)],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            cwd=ROOT,
+        )
+        kept.write_text(run.stdout.splitlines()[-1], encoding="utf-8")
+    answer = json.loads(kept.read_text(encoding="utf-8"))
     row = {"command": shlex.join([*command, "--json"]), "report": report, **answer["score"]}
     return {**row, "dims": answer["backbone"]["dims"]}
 
@@ -109,6 +121,12 @@ def main() -> None:
             gain = compare(reports[0], reports[2])
             result["rows"][f"{name}, {data}"] = {**rows, "all layers over random": gain}
             print(name, data, {r: round(rows[r]["value"], 4) for r in READ_OUTS}, flush=True)
+    result["baselines"] = {}
+    for name in BASELINES:
+        rows = {d: evaluated(name, d, "all layers", shared, arguments.workers) for d in SETS}
+        for row in rows.values():
+            row.pop("report")
+        result["baselines"][name] = rows
     result["record"] = record({"runs": arguments.runs}, seed=0)
     out = ROOT / "docs" / "results"
     write_json(out / "pretrain.json", json.loads(json.dumps(result, default=str)))
@@ -150,6 +168,11 @@ def page(result: dict) -> str:
             f"| {run} | {data} | {' | '.join(scores)} | {100 * gain['difference']:+.1f} points "
             f"({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}) |"
         )
+    lines += ["", "| for comparison, all layers | " + " | ".join(SETS) + " |"]
+    lines.append("|---" * (len(SETS) + 1) + "|")
+    for name, rows in result["baselines"].items():
+        scores = [f"{r['value']:.4f} ({r['low']:.3f}-{r['high']:.3f})" for r in rows.values()]
+        lines.append(f"| {name} | {' | '.join(scores)} |")
     for name, run in result["runs"].items():
         if run.get("held_out"):
             scores = ", ".join(

@@ -52,6 +52,8 @@ class NFNetF0(Backbone):
     Args:
         width: factor on all channels and group widths: 1, 1/2, 1/4 or 1/8.
         drop_rate: of stochastic depth at the last block; it grows from 0 by the block.
+        skip_gain: where the gains of residual branches start; at 0, as published, a new network is
+            its shortcuts alone, and a poor baseline.
 
     Raises:
         OssicleError: the width is none of these.
@@ -62,9 +64,10 @@ class NFNetF0(Backbone):
     clip: ClassVar[dict[str, Any]] = {"window_s": 10.0, "min_s": 0.335, "fill": "none"}
     source: ClassVar[str] = "Brock et al. 2021, arXiv 2102.06171, NFNet-F0; no weights"
 
-    def __init__(self, width: float = 1.0, drop_rate: float = 0.25) -> None:
+    def __init__(self, width: float = 1.0, drop_rate: float = 0.25, skip_gain: float = 0.0) -> None:
         super().__init__()
         self.width, self.drop_rate = check_width(width), drop_rate
+        self.skip_gain = skip_gain
         group = round(GROUP_WIDTH * width)
         channels = round(WIDTHS[0] * width) // 2
         bands, stride = -(-int(self.frontend["n_mels"]) // 4), 4
@@ -85,6 +88,7 @@ class NFNetF0(Backbone):
                     stride=(step, step) if number == 0 else (1, 1),
                     beta=1 / deviations[index],
                     drop_rate=drop_rate * index / sum(DEPTHS),
+                    skip_gain=skip_gain,
                 )
                 channels = out
                 info.append(LayerInfo(name, channels, bands, stride))
@@ -95,7 +99,11 @@ class NFNetF0(Backbone):
 
     def config(self) -> dict[str, Any]:
         """Keyword arguments that rebuild the network; JSON values."""
-        return {"width": self.width, "drop_rate": self.drop_rate}
+        return {
+            "width": self.width,
+            "drop_rate": self.drop_rate,
+            "skip_gain": self.skip_gain,
+        }
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         """(B, 1, 64, T) -> maps (B, C, F', ceil(T / stride)), shallow to deep."""

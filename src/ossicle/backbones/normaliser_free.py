@@ -118,7 +118,7 @@ class NFBlock(nn.Module):
     """y = alpha gain f(phi(x) beta) + shortcut, f: 1 x 1, two grouped convolutions, 1 x 1.
 
     (B, C, F, T) -> (B, C', ceil(F / stride), ceil(T / stride)); 2102.06171, section 3 and
-    figure 5. The gain starts at 0: a new network is its shortcuts alone (SkipInit, De & Smith
+    figure 5. Where the gain starts at 0, a new network is its shortcuts alone (SkipInit, De & Smith
     2020, arXiv 2002.10444).
 
     Args:
@@ -129,6 +129,7 @@ class NFBlock(nn.Module):
         stride: of the first of them, and of the shortcut's average.
         beta: one over the deviation that the input is expected to have.
         drop_rate: of stochastic depth.
+        skip_gain: where the gain starts.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class NFBlock(nn.Module):
         stride: tuple[int, int],
         beta: float,
         drop_rate: float,
+        skip_gain: float = 0.0,
     ) -> None:
         super().__init__()
         groups = max(1, channels // 2 // group_width)
@@ -155,7 +157,7 @@ class NFBlock(nn.Module):
         self.shortcut = WSConv2d(in_channels, channels) if changes else None
         self.excite = SqueezeExcite(channels)
         self.drop = StochasticDepth(drop_rate)
-        self.skip_gain = nn.Parameter(torch.zeros(()))
+        self.skip_gain = nn.Parameter(torch.full((), skip_gain))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, F, T) -> (B, C', F', T')."""

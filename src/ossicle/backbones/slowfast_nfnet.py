@@ -39,6 +39,8 @@ class SlowFastNFNetF0(Backbone):
     Args:
         width: factor on all channels and group widths: 1, 1/2, 1/4 or 1/8.
         drop_rate: of stochastic depth at the last block; it grows from 0 by the block.
+        skip_gain: where the gains of residual branches start; at 0, as published, a new network is
+            its shortcuts alone, and a poor baseline.
 
     Raises:
         OssicleError: the width is none of these.
@@ -49,9 +51,10 @@ class SlowFastNFNetF0(Backbone):
     clip: ClassVar[dict[str, Any]] = {"window_s": 10.0, "min_s": 0.335, "fill": "none"}
     source: ClassVar[str] = "Wang et al. 2022, arXiv 2111.12124 (HARES); no weights"
 
-    def __init__(self, width: float = 1.0, drop_rate: float = 0.1) -> None:
+    def __init__(self, width: float = 1.0, drop_rate: float = 0.1, skip_gain: float = 0.0) -> None:
         super().__init__()
         self.width, self.drop_rate = check_width(width), drop_rate
+        self.skip_gain = skip_gain
         widths = {
             "slow": [round(w * width) for w in WIDTHS],
             "fast": [round(w * width) // CHANNEL_RATIO for w in WIDTHS],
@@ -85,6 +88,7 @@ class SlowFastNFNetF0(Backbone):
                         stride=(BAND_STRIDES[stage], 1) if number == 0 else (1, 1),
                         beta=1 / deviations[index],
                         drop_rate=drop_rate * index / sum(DEPTHS),
+                        skip_gain=skip_gain,
                     )
                     channels[path] = out
                     info.append(LayerInfo(name, out, bands, strides[path]))
@@ -94,7 +98,11 @@ class SlowFastNFNetF0(Backbone):
 
     def config(self) -> dict[str, Any]:
         """Keyword arguments that rebuild the network; JSON values."""
-        return {"width": self.width, "drop_rate": self.drop_rate}
+        return {
+            "width": self.width,
+            "drop_rate": self.drop_rate,
+            "skip_gain": self.skip_gain,
+        }
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         """(B, 1, 64, T) -> maps (B, C, F', T'), shallow to deep, the last without bands."""

@@ -391,7 +391,9 @@ def test_backbones(ossicle):
     assert rows["yamnet"]["licence"] == "Apache-2.0"
     assert rows["yamnet"]["parameters"] > 3_000_000
     assert rows["mel"]["parameters"] == 0
-    assert len(err.splitlines()) == len(rows)
+    families = json.loads(out.splitlines()[-1])["families"]
+    assert {family["family"] for family in families} == {"hear", "hf"}
+    assert len(err.splitlines()) == len(rows) + len(families)
     code, out, _ = ossicle("backbones", "m[ef]*")
     assert [line.split()[0] for line in out.splitlines()] == ["mel", "mfcc"]
 

@@ -204,7 +204,8 @@ class _Job:
         if fabric.device.type == "cpu":
             torch.set_num_threads(max(1, self.workers // fabric.world_size))
         model = _new_model(s)
-        info = dict(model.info)
+        # Told at the start: the checkout may change while a run goes on.
+        info = {**model.info, "training": record(asdict(s), seed=s.seed)}
         objective = self.objective(model)
         batches, hours, skipped = self._batches(model, objective)
         per_epoch = getattr(batches, "steps_per_epoch", 1000)
@@ -349,7 +350,6 @@ class _Job:
             "pretrained": True,
             "weights": f"{s.objective} on {source}, {trained.steps} steps, seed {s.seed}{begun}",
             "licence": "; and ".join(licences) or "none needed",
-            "training": record(asdict(s), seed=s.seed),
         }
         finished = Model(
             model.frontend,

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from ossicle.backbones.crnn import CRNN, draw_recurrent_weights
+from ossicle.backbones.crnn import CRNN
 from ossicle.backbones.folding import folded
+from ossicle.backbones.layers import draw_recurrent_weights
 from ossicle.heads import Head, count_parameters
 from ossicle.model import create_model
 

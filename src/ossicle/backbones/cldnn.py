@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ossicle.backbones.base import Backbone, LayerInfo
-from ossicle.backbones.crnn import draw_recurrent_weights
 from ossicle.backbones.gammatone import erb_centres_hz, gammatone_filters
-from ossicle.backbones.layers import he_normal_
+from ossicle.backbones.layers import draw_recurrent_weights, he_normal_
 from ossicle.errors import OssicleError
 
 SAMPLE_RATE = 16_000

@@ -48,3 +48,29 @@ def he_normal_(module: nn.Module, generator: torch.Generator) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def draw_recurrent_weights(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw the weights of every GRU and LSTM inside ``module``.
+
+    Of each gate, the weights on the input are N(0, 1 / fan_in), which keeps the gates off their
+    ends for inputs of deviation 1, and those on the state are orthogonal (Saxe et al. 2014,
+    arXiv 1312.6120). Biases are 0, but for the forget gate of an LSTM, whose bias is 1 so that it
+    remembers from the start (Jozefowicz et al. 2015).
+    """
+    for layer in module.modules():
+        if not isinstance(layer, nn.GRU | nn.LSTM):
+            continue
+        for name, tensor in layer.named_parameters():
+            gates = tensor.view(-1, layer.hidden_size, *tensor.shape[1:])
+            with torch.no_grad():
+                for number, gate in enumerate(gates):
+                    if name.startswith("weight_ih"):
+                        gate.normal_(0, gate.shape[1] ** -0.5, generator=generator)
+                    elif name.startswith("weight_hh"):
+                        nn.init.orthogonal_(gate, generator=generator)
+                    else:
+                        # torch orders an LSTM's gates input, forget, cell, output, and adds the
+                        # two biases.
+                        forget = isinstance(layer, nn.LSTM) and number == 1
+                        gate.fill_(1.0 if forget and name.startswith("bias_ih") else 0.0)

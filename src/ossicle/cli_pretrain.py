@@ -163,9 +163,10 @@ def pretrain(
         "held_out": done.scores,
     }
     length = f"{done.hours:.1f} h" if done.hours >= 1 else f"{60 * done.hours:.1f} min"
+    heard = f"{length} of recordings" if clips is not None else "synthetic sounds"
     numbers = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("step", "lr"))
     lines = [
-        f"{objective}, {done.trained.steps} steps, {length} of recordings: {numbers}",
+        f"{objective}, {done.trained.steps} steps, {heard}: {numbers}",
         f"log and checkpoint: {done.folder}",
         f"model: {out}",
     ]

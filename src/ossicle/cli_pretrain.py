@@ -176,5 +176,9 @@ def pretrain(
             f"{name} {s['value']:.4f} ({s['low']:.4f} to {s['high']:.4f})"
             for name, s in done.scores["scores"].items()
         ]
+        if done.scores["absent"]:
+            about += f" (none of {', '.join(done.scores['absent'])})"
         lines.insert(1, f"{about}: {', '.join(shown)}")
+    elif objective in run.LABELLED and held_out:
+        lines.insert(1, "not scored: the groups held out have one class only")
     answer(lines, told, as_json)

@@ -213,7 +213,7 @@ def test_two_processes_learn_what_one_would(tmp_path: Path):
         [sys.executable, str(script), str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -188,6 +188,15 @@ def test_a_run_with_other_labels_is_refused(clips, tmp_path):
     pretrain(turned, tmp_path / "bare", settings(steps=1))
 
 
+def test_one_class_held_out_is_no_score(clips, tmp_path, monkeypatch):
+    """Any answer would look right."""
+    first = np.flatnonzero(clips.table["label"] == clips.classes[0])[:2]
+    monkeypatch.setattr("ossicle.pretrain.run.split_groups", lambda *_: (None, first))
+    done = pretrain(clips, tmp_path / "net", settings("supervised", steps=1))
+    assert done.scores is None
+    assert "held_out" not in bundle.load(tmp_path / "net").info
+
+
 def test_names_with_dots_have_folders_of_their_own():
     folders = {training_folder(Path(name)).name for name in ("lr0.001", "lr0.002", "a.ossicle")}
     assert folders == {"lr0.001-training", "lr0.002-training", "a-training"}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ossicle import bundle
-from ossicle.datasets.clips import Clips
+from ossicle.datasets.clips import Clips, class_members
 from ossicle.download import cache_dir
 from ossicle.errors import DataError, OssicleError
 from ossicle.features import Progress, as_clips
@@ -47,7 +47,8 @@ class Pretrained(NamedTuple):
         skipped: (row, path, reason) of what could not be used.
         out: the bundle.
         folder: checkpoint and log.
-        scores: on the held-out groups, see `held_out_scores`; None without labels.
+        scores: on the held-out groups, see `held_out_scores`; None without labels, or where these
+            groups have one class only.
     """
 
     model: Model
@@ -239,8 +240,10 @@ class _Job:
         if fabric.global_rank == 0:
             if self.held_out is not None and self.clips is not None:
                 kept = self.clips.subset(self.held_out)
-                scores = held_out_scores(finished, kept, workers=self.workers)
-                finished.info["held_out"] = json_safe(scores)
+                # Of one class alone any answer would look right.
+                if len(class_members(kept.task, list(kept.table["label"]))) > 1:
+                    scores = held_out_scores(finished, kept, workers=self.workers)
+                    finished.info["held_out"] = json_safe(scores)
             self.out.parent.mkdir(parents=True, exist_ok=True)
             bundle.save(finished, self.out)
         return Pretrained(finished, trained, hours, skipped, self.out, folder, scores)

@@ -35,10 +35,22 @@ ROWS = [
     ["leaks_text", "transfer"],
     ["classifier"],
     ["pretrain"],
+    ["finetune"],
+    ["advise"],
     ["study", "benchmark", "detect", "separate", "denoise", "report"],
     ["line", "console"],
     ["cli_options"],
-    ["cli_pretrain", "cli_networks"],
+    [
+        "cli_advise",
+        "cli_finetune",
+        "cli_networks",
+        "cli_predict",
+        "cli_pretrain",
+        "cli_study_layers",
+        "cli_study_preprocessing",
+        "cli_study_training_size",
+        "cli_study_transfer",
+    ],
     ["cli", "web"],
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}

@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from ossicle import bundle
 from ossicle.backbones import BACKBONES, WEIGHTS, is_family
 from ossicle.datasets.clips import Clips, read_clips
 from ossicle.datasets.unlabelled import unlabelled_clips
 from ossicle.errors import DataError, OssicleError
 from ossicle.features import FeatureTable, ProgressCallback, extract
+from ossicle.finetune.models import renewed
 from ossicle.keywords import parse_keywords
 from ossicle.metrics import compare_runs
 from ossicle.model import Model, create_model
@@ -59,16 +58,9 @@ def pick_model(
     if is_family(backbone) or not bundle.is_bundle(backbone):
         return create_model(backbone, pretrained=not random, seed=seed)
     model = bundle.load(backbone)
-    network, info = model.backbone, model.info
     if random:
-        # Built anew: in a trained network `draw_weights` would leave gains and statistics.
-        with torch.random.fork_rng(devices=[]):
-            network = type(network)(**network.config())
-        network.draw_weights(torch.Generator().manual_seed(seed))
-        network.requires_grad_(False)
-        info = {name: info[name] for name in ("name", "source") if name in info}
-        info |= {"pretrained": False, "weights": f"random, seed {seed}", "licence": "none needed"}
-    return Model(model.frontend, network, clip=model.clip, info=info).eval()
+        return renewed(model, seed)
+    return Model(model.frontend, model.backbone, clip=model.clip, info=model.info).eval()
 
 
 def split_poolings(text: str | None) -> tuple[str, ...] | None:

@@ -134,6 +134,7 @@ def fit(
     log_every: int = 20,
     monitor: Callable[[], dict[str, float]] | None = None,
     monitor_every: int = 0,
+    finished: Callable[[], bool] | None = None,
     loaders: int = 1,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Trained:
@@ -154,6 +155,7 @@ def fit(
         log_every: steps between lines of the log.
         monitor: called every ``monitor_every`` steps and at the end; its numbers are logged.
         monitor_every: 0 is only at the end.
+        finished: asked after each call of ``monitor``; True ends the run there (early stopping).
         loaders: threads that prepare batches, each one batch ahead.
         progress: called after each step with steps done, all steps, and seconds of audio heard.
 
@@ -169,6 +171,8 @@ def fit(
     first, history = _resumed(path, objective, optimiser, fingerprint, fabric.device)
     if first > steps:
         raise TrainingError(f"{path}: the run has {first} steps already, {steps} are asked for")
+    if first and finished is not None and finished():
+        steps = first
     objective.to(fabric.device)
     module, optimiser = fabric.setup(objective, optimiser)
     writer = _Log(folder if rank == 0 else None, history, first)
@@ -213,25 +217,27 @@ def fit(
                 told = {"loss": loss.detach(), **numbers, "lr": peaks[0] * factor}
                 told |= {"steps_per_s": speed, "waiting": waited / (now - start)}
                 note({name: float(value) for name, value in told.items()})
-            if monitor is not None and (
-                done == steps or (monitor_every and done % monitor_every == 0)
-            ):
+            ended = done == steps
+            if monitor is not None and (ended or (monitor_every and done % monitor_every == 0)):
                 if rank == 0:
                     note(monitor())
                 fabric.barrier()
+                ended |= finished is not None and _any(finished(), fabric)
             if progress is not None:
                 progress(done, steps, done * batch.size * batches.seconds_per_item)
             # Asked of all processes together, so that they save the same step.
             asked = _any(stop.is_set(), fabric)
-            if asked or _any(now - saved > 60 * checkpoint_minutes, fabric) or done == steps:
+            if asked or _any(now - saved > 60 * checkpoint_minutes, fabric) or ended:
                 save()
                 saved = time.perf_counter()
             if asked:
                 for future in ahead:
                     future.cancel()
                 raise KeyboardInterrupt
+            if ended:
+                break
     seconds = time.perf_counter() - start
-    return Trained(done, writer.lines, seconds, waited / seconds)
+    return Trained(done, writer.lines, seconds, waited / max(seconds, 1e-9))
 
 
 def _one_cpu_process() -> Any:

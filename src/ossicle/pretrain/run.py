@@ -15,7 +15,6 @@ import torch
 
 from ossicle import bundle
 from ossicle.datasets.clips import Clips, class_members
-from ossicle.download import cache_dir
 from ossicle.errors import DataError, OssicleError
 from ossicle.features import Progress, as_clips
 from ossicle.heads import Head
@@ -30,7 +29,7 @@ from ossicle.pretrain.settings import LABELLED, OBJECTIVES, QUEUE, RECIPES, Sett
 from ossicle.pretrain.supervised import Supervised, held_out_scores, split_groups
 from ossicle.pretrain.synthetic import SyntheticBatches
 from ossicle.pretrain.views import create_views
-from ossicle.pretrain.waveforms import Waveforms, decode, key
+from ossicle.pretrain.waveforms import decode_cached, key
 from ossicle.record import json_safe, record, write_json
 from ossicle.train import Batches, Trained, fit
 
@@ -142,7 +141,7 @@ def decode_all(
         DataError: none of the clips can be used.
     """
     if clips is not None:
-        _waveforms(clips, _new_model(settings).sample_rate, workers, progress)
+        decode_cached(clips, _new_model(settings).sample_rate, workers, progress)
 
 
 def _new_model(s: Settings) -> Model:
@@ -155,17 +154,6 @@ def _new_model(s: Settings) -> Model:
 def _crop_s(s: Settings, model: Model) -> float:
     """A network is trained on what it will be given: what is shorter is filled up there too."""
     return max(s.crop_s, model.clip.min_s)
-
-
-def _waveforms(
-    clips: Clips,
-    sample_rate: int,
-    workers: int = 1,
-    progress: Callable[[Progress], None] | None = None,
-) -> Waveforms:
-    items = as_clips(clips)
-    folder = cache_dir() / "waveforms" / key(items, sample_rate)[:16]
-    return decode(items, sample_rate, folder, workers=workers, progress=progress)
 
 
 @dataclass
@@ -278,7 +266,7 @@ class _Job:
         real: CropBatches | None = None
         hours, skipped = 0.0, []
         if self.clips is not None:
-            waveforms = _waveforms(self.clips, model.sample_rate)
+            waveforms = decode_cached(self.clips, model.sample_rate)
             if self.held_out is not None:
                 waveforms = waveforms.without(self.held_out)
             hours, skipped = waveforms.seconds / 3600, waveforms.skipped

@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ossicle.backbones.clip_policy import ClipPolicy
+from ossicle.datasets.clips import Clips
+from ossicle.download import cache_dir
 from ossicle.errors import AudioError, DataError
-from ossicle.features import Clip, Progress, clip_parts, one_thread, run_in_order
+from ossicle.features import Clip, Progress, as_clips, clip_parts, one_thread, run_in_order
 from ossicle.record import replaced
 
 SAMPLES = "waveforms.i16"
@@ -67,6 +69,10 @@ class Waveforms(NamedTuple):
         parts = self.rows[kept], self.starts[kept], self.lengths[kept], names
         return Waveforms(self.samples, *parts, self.skipped, self.sample_rate)
 
+    def only(self, rows: np.ndarray) -> Waveforms:
+        """Those of some of the clips asked for."""
+        return self.without(np.setdiff1d(self.rows, rows))
+
     def read(self, item: int, start: int, n_samples: int) -> np.ndarray:
         """(n_samples,) float32 from ``start`` of a recording; zeros before and beyond it."""
         length, first = int(self.lengths[item]), int(self.starts[item])
@@ -76,6 +82,22 @@ class Waveforms(NamedTuple):
             out[a - start : b - start] = self.samples[first + a : first + b]
             out /= FULL_SCALE
         return out
+
+
+def decode_cached(
+    clips: Clips,
+    sample_rate: int,
+    workers: int = 1,
+    progress: Callable[[Progress], None] | None = None,
+) -> Waveforms:
+    """All clips of a table, decoded into the cache; again it costs nothing.
+
+    Raises:
+        DataError: none of the clips can be used.
+    """
+    items = as_clips(clips)
+    folder = cache_dir() / "waveforms" / key(items, sample_rate)[:16]
+    return decode(items, sample_rate, folder, workers=workers, progress=progress)
 
 
 def key(clips: Sequence[Clip], sample_rate: int) -> str:

@@ -1,0 +1,1 @@
+"""From a pre-trained or a new network and labelled clips to a network trained on them."""

@@ -1,0 +1,400 @@
+"""Fine-tuning from clips to a model: what `ossicle finetune` does for one training part.
+
+The order is that of Kumar et al. 2022 (arXiv 2202.10054): a probe on the frozen features first,
+then all of it together, so that a head that knows nothing does not spoil what the network knows.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ossicle.augment import BandMask, Compose, Mix, TimeMask
+from ossicle.datasets.clips import Clips
+from ossicle.errors import DataError
+from ossicle.features import FeatureTable, extract, one_thread
+from ossicle.finetune.ensemble import fold
+from ossicle.finetune.objective import FineTuning, task_loss
+from ossicle.finetune.settings import FinetuneSettings
+from ossicle.frontend import FrontEnd
+from ossicle.heads import Head
+from ossicle.model import Model
+from ossicle.pretrain.crops import CropBatches
+from ossicle.pretrain.optimiser import warm_up_cosine
+from ossicle.pretrain.supervised import split_groups
+from ossicle.pretrain.views import Views
+from ossicle.pretrain.waveforms import Waveforms, decode_cached
+from ossicle.record import json_safe
+from ossicle.train import fit
+from ossicle.transfer.calibrate import calibrate
+from ossicle.transfer.probe import create_probe
+
+MIX_SNR_DB = (0.0, 15.0)
+# Fewer held-out clips do not tell a temperature.
+CALIBRATED = 20
+# Of a block's usual deviation: columns that hardly move must not be blown up.
+LEAST_DEVIATION = 0.1
+Progress = Callable[[int, int, float], None]
+
+
+class Tuned(NamedTuple):
+    """A trained model and how it came about.
+
+    Attributes:
+        model: with its head; frozen, ready for a bundle.
+        epochs: the epoch whose weights were taken, for each seed.
+        validation: loss on the validation part, for each seed; None without such a part.
+        ensemble: how several seeds became one network, see ``ossicle.finetune.ensemble``.
+        history: the lines of the log, for each seed.
+        seconds: wall-clock time.
+        notes: what the user should know.
+    """
+
+    model: Model
+    epochs: list[int]
+    validation: list[float] | None
+    ensemble: dict[str, Any]
+    history: list[list[dict[str, Any]]]
+    seconds: float
+    notes: list[str]
+
+
+def finetune(
+    model: Model,
+    clips: Clips,
+    train: np.ndarray,
+    settings: FinetuneSettings,
+    *,
+    layers: str | Sequence[str | int] | None = None,
+    poolings: Sequence[str] | None = None,
+    scratch: bool = False,
+    table: FeatureTable | None = None,
+    workers: int = 1,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Train a copy of a model on some of the clips.
+
+    Args:
+        model: where it starts; it is left as it is.
+        clips: labelled.
+        train: (m,) rows to learn from. A part of their groups is set aside to know when to stop.
+        settings: how.
+        layers: that the head reads; None: all, from scratch the last.
+        poolings: of each layer; None: the network's own, from scratch the mean.
+        scratch: the network is new: it learns as a whole, batch norms and all, and so does its
+            head.
+        table: frozen features of the clips by the same model; None: extracted where needed.
+        workers: threads that decode, extract, and that torch computes with.
+        folder: of checkpoints, with which a stopped run goes on; None keeps none.
+        progress: called after each step with steps done, all steps, and seconds of audio heard.
+
+    Raises:
+        OssicleError: the settings or the clips cannot be used.
+        TrainingError: a loss is not finite.
+        KeyboardInterrupt: it was asked to stop.
+    """
+    start = time.perf_counter()
+    s = settings.check()
+    if scratch:
+        s = replace(s, unfreeze="all", frozen_norms=False, layer_decay=1.0, head_start="new")
+        layers, poolings = layers or "last", poolings or ("mean",)
+    chosen = model.select_layers("all" if layers is None else layers)
+    names = model.backbone.poolings if poolings is None else tuple(poolings)
+    readout = tuple(f"{layer}/{pooling}" for layer in chosen for pooling in names)
+    waveforms = decode_cached(clips, model.sample_rate, workers)
+    train = np.intersect1d(train, waveforms.rows)
+    notes: list[str] = []
+    fitted, held = _held_out(clips, train, s, notes)
+    job = _Job(model, clips, fitted, held, s, readout, scratch, waveforms, workers)
+    job.prepare(table)
+    runs = [job.run(s.seed + i, folder and folder / str(i), progress) for i in range(s.seeds)]
+    tuned, ensemble = fold([run[0] for run in runs], job.finished_loss if len(held) else None)
+    ends = [run[1] for run in runs]
+    return Tuned(
+        tuned,
+        [int(end["epochs"]) for end in ends],
+        [end["loss"] for end in ends] if len(held) else None,
+        ensemble,
+        [run[2] for run in runs],
+        time.perf_counter() - start,
+        notes,
+    )
+
+
+def _held_out(
+    clips: Clips, train: np.ndarray, s: FinetuneSettings, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to fit on and rows to stop by; no group is in both."""
+    none = np.empty(0, np.int64)
+    if not s.validation:
+        return train, none
+    try:
+        fitted, held = split_groups(clips.subset(train), s.validation, s.seed)
+    except DataError as error:
+        notes.append(f"trained to the last epoch, as no validation part could be made: {error}")
+        return train, none
+    return train[fitted], train[held]
+
+
+class _Job:
+    """What the seeds of a run share."""
+
+    def __init__(
+        self,
+        model: Model,
+        clips: Clips,
+        fitted: np.ndarray,
+        held: np.ndarray,
+        settings: FinetuneSettings,
+        readout: tuple[str, ...],
+        scratch: bool,
+        waveforms: Waveforms,
+        workers: int,
+    ) -> None:
+        self.model, self.clips, self.fitted, self.held = model, clips, fitted, held
+        self.settings, self.readout, self.scratch = settings, readout, scratch
+        self.waveforms, self.workers = waveforms, workers
+        y = clips.y()
+        # Numbers are learnt in units of their deviation.
+        self.offset, self.unit = 0.0, 1.0
+        if clips.task == "regression":
+            self.offset = float(y[fitted].mean())
+            self.unit = float(y[fitted].std()) or 1.0
+            y = ((y - self.offset) / self.unit).astype(np.float32)
+        self.y = y
+        self.k = 1 if clips.task == "regression" else len(clips.classes)
+        if clips.task == "classes" and len(np.unique(y[fitted])) < 2:
+            raise DataError("the training part has one class only: nothing to tell apart")
+        self.item = {int(row): i for i, row in enumerate(waveforms.rows)}
+
+    def prepare(self, table: FeatureTable | None) -> None:
+        """Where the head starts: from the features as they are, or from nothing."""
+        width = sum(self.model.block_sizes(self.readout).values())
+        self.head: tuple[np.ndarray, np.ndarray] | None = None
+        self.statistics = np.zeros(width, np.float32), np.ones(width, np.float32)
+        if self.scratch:
+            return
+        if table is None or not set(self.readout) <= set(table.blocks):
+            layers = tuple(dict.fromkeys(n.rpartition("/")[0] for n in self.readout))
+            poolings = tuple(dict.fromkeys(n.rpartition("/")[2] for n in self.readout))
+            some = self.clips.subset(self.fitted)
+            table = extract(
+                self.model, some, layers=layers, poolings=poolings, workers=self.workers
+            )
+            rows, where = self.fitted[table.index], np.arange(len(table))
+        else:
+            rows = np.intersect1d(self.fitted, table.index)
+            where = np.searchsorted(table.index, rows)
+        names, sizes = list(self.readout), table.sizes(self.readout)
+        X = table.matrix(names)[where]
+        deviation = X.std(axis=0, dtype=np.float64)
+        edges = np.cumsum([0, *sizes])
+        for a, b in pairwise(edges):
+            usual = float(np.sqrt(np.mean(deviation[a:b] ** 2))) or 1.0
+            deviation[a:b] = np.maximum(deviation[a:b], LEAST_DEVIATION * usual)
+        self.statistics = X.mean(axis=0, dtype=np.float64), deviation
+        if self.settings.head_start == "probe":
+            weights = {"class_weight": "balanced"} if self._balanced else {}
+            probe: Any = create_probe(
+                "ridge", self.clips.task, random_state=self.settings.seed, **weights
+            )
+            groups = self.clips.groups()[rows]
+            probe.fit(X, self.y[rows], groups=groups, block_sizes=sizes)
+            weight, bias = probe.linear_head()
+            if self.clips.task == "classes" and len(weight) < self.k:
+                # A class that the training part lacks starts as unlikely.
+                weight, bias = _among(weight, bias, probe.classes_, self.k)
+            self.head = weight.reshape(self.k, -1), bias.reshape(self.k)
+
+    @property
+    def _balanced(self) -> bool:
+        return self.settings.balance and self.clips.task != "regression"
+
+    def run(
+        self, seed: int, folder: Path | None, progress: Progress | None
+    ) -> tuple[Model, dict[str, Any], list[dict[str, Any]]]:
+        """One seed: the model, {"epochs", "loss"}, and the log."""
+        s, model = self.settings, copy.deepcopy(self.model)
+        crop_s = self._crop_s()
+        views = Views(model.frontend, *_augmentation(model.frontend, s.augment))
+        objective: FineTuning
+
+        def validate() -> tuple[float, dict[str, float]]:
+            return self.loss(self._plain(model, objective)), {}
+
+        objective = FineTuning(
+            model,
+            self.readout,
+            self.head,
+            self.statistics,
+            self.k,
+            views,
+            self.clips.task,
+            s,
+            validate if len(self.held) else None,
+        )
+        targets = self.y.astype(np.float32) if self.y.ndim == 2 else self.y
+        chosen = self.waveforms.only(self.fitted)
+        batches = CropBatches(
+            chosen,
+            batch_size=min(s.batch_size, len(chosen)),
+            crop_s=crop_s,
+            views=1,
+            partners=views.needs_partners,
+            targets=targets[chosen.rows],
+            balance=self._balanced,
+            fill=model.clip.fill,
+            seed=seed,
+        )
+        per_epoch = batches.steps_per_epoch
+        steps = s.epochs * per_epoch
+        optimiser = torch.optim.AdamW(objective.parameter_groups())
+
+        def before_update() -> None:
+            for parameter in objective.asleep(int(objective.epoch)):
+                parameter.grad = None
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, self.workers))
+        try:
+            with torch.random.fork_rng(devices=[]):
+                if len(self.held) and not self.scratch:
+                    # The probe as it is counts as an epoch: training has to better it.
+                    objective.after_epoch()
+                    objective.epoch.zero_()
+                    objective.best_epoch.zero_()
+                trained = fit(
+                    objective,
+                    batches,
+                    optimiser,
+                    steps=steps,
+                    schedule=lambda step: warm_up_cosine(step, steps, round(s.warm_up * steps)),
+                    before_update=before_update if s.unfreeze_every else None,
+                    folder=folder,
+                    fingerprint=self._fingerprint(seed, crop_s),
+                    seed=seed,
+                    log_every=per_epoch,
+                    monitor=objective.after_epoch,
+                    monitor_every=per_epoch,
+                    finished=objective.finished,
+                    progress=progress,
+                )
+        finally:
+            torch.set_num_threads(threads)
+        objective.use_best()
+        best = int(objective.best_epoch) if len(self.held) else int(objective.epoch)
+        ended = {"epochs": best, "loss": float(objective.best_loss)}
+        return self._taken_away(model, objective), ended, trained.history
+
+    def _crop_s(self) -> float:
+        """As long as the median clip, within what the network hears at once."""
+        policy, s = self.model.clip, self.settings
+        lengths = self.waveforms.only(self.fitted).lengths / self.waveforms.sample_rate
+        wanted = float(np.median(lengths)) if s.crop_s is None else s.crop_s
+        return float(min(max(wanted, policy.min_s), policy.window_s))
+
+    def _plain(self, model: Model, objective: FineTuning) -> Model:
+        """The model as it is now, with a plain head, as ``predict`` would run it."""
+        classes, task = self.clips.classes, self.clips.task
+        head = objective.plain_head()
+        parts: dict[str, Any] = {"clip": model.clip, "info": model.info}
+        return Model(
+            model.frontend,
+            model.backbone,
+            readout=self.readout,
+            head=head,
+            classes=classes,
+            task=task,
+            **parts,
+        )
+
+    def decisions(self, model: Model, rows: np.ndarray) -> np.ndarray:
+        """(n, K) logits of whole clips, each run by itself."""
+        layers, poolings = model.readout_parts()
+
+        def run(row: int) -> np.ndarray:
+            if torch.get_num_threads() != 1:
+                torch.set_num_threads(1)
+            item = self.item[row]
+            samples = self.waveforms.read(item, 0, int(self.waveforms.lengths[item]))
+            blocks = model.clip_features(samples, layers, poolings)
+            vector = np.concatenate([blocks[name] for name in model.readout])
+            with torch.inference_mode():
+                assert model.head is not None
+                return model.head(torch.from_numpy(vector)[None])[0].numpy()
+
+        with one_thread(), ThreadPoolExecutor(self.workers) as pool:
+            return np.stack(list(pool.map(run, rows.tolist())))
+
+    def loss(self, model: Model) -> float:
+        """Mean loss on the validation part."""
+        return self._loss(self.decisions(model, self.held))
+
+    def finished_loss(self, model: Model) -> float:
+        """The same of a model that answers in the units of the labels."""
+        return self._loss((self.decisions(model, self.held) - self.offset) / self.unit)
+
+    def _loss(self, decisions: np.ndarray) -> float:
+        logits = torch.from_numpy(decisions.astype(np.float32))
+        targets = torch.from_numpy(self.y[self.held])
+        return float(task_loss(self.clips.task, logits, targets).mean())
+
+    def _taken_away(self, model: Model, objective: FineTuning) -> Model:
+        """The finished model: calibrated, in the units of the labels, frozen."""
+        model.backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        plain = self._plain(model, objective)
+        assert plain.head is not None
+        linear: Any = plain.head.layers[0]
+        weight, bias = linear.weight.detach().numpy(), linear.bias.detach().numpy()
+        task = self.clips.task
+        if task == "regression":
+            weight, bias = weight * self.unit, bias * self.unit + self.offset
+        elif len(self.held) >= CALIBRATED:
+            targets = self.y[self.held]
+            one_hot = targets if targets.ndim == 2 else np.eye(self.k)[targets]
+            decisions = self.decisions(plain, self.held).astype(np.float64)
+            found = calibrate(decisions, one_hot, np.ones(len(one_hot)), task)
+            weight, bias = found.fold(weight, bias)
+        pair = torch.from_numpy(np.float32(weight)), torch.from_numpy(np.float32(bias))
+        plain.head = Head.from_layers([pair])
+        return plain.eval().requires_grad_(False)
+
+    def _fingerprint(self, seed: int, crop_s: float) -> str:
+        """The same for the same run; ``seeds`` is no part of it, so that more can be added."""
+        same = asdict(replace(self.settings, seeds=1, seed=seed))
+        clips = [self.clips.classes, self.y.tolist(), self.fitted.tolist(), self.held.tolist()]
+        about = [same, crop_s, self.readout, self.scratch, clips, list(self.waveforms.names)]
+        about.append([info for info in self.model.info.items() if info[0] in ("name", "weights")])
+        return hashlib.sha256(json.dumps(json_safe(about)).encode()).hexdigest()
+
+
+def _among(
+    weight: np.ndarray, bias: np.ndarray, present: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A head of the classes present as one of all K."""
+    whole = np.zeros((k, weight.shape[1]), np.float32)
+    offsets = np.full(k, bias.min() - 5.0, np.float32)
+    index = np.asarray(present, np.int64)
+    whole[index], offsets[index] = weight, bias
+    return whole, offsets
+
+
+def _augmentation(frontend: FrontEnd, name: str) -> tuple[Any, Any]:
+    """Changes of waveforms, and of pictures."""
+    mix = Mix(MIX_SNR_DB, p=0.5) if name == "mix" else None
+    masks = None
+    if name in ("mask", "mix") and frontend.n_bands > 1:
+        masks = Compose([BandMask(0.2, 1), TimeMask(0.2, 1)])
+    return mix, masks

@@ -39,7 +39,7 @@ ROWS = [
     ["advise"],
     ["study", "benchmark", "detect", "separate", "denoise", "report"],
     ["line", "console"],
-    ["cli_options"],
+    ["cli_options", "cli_report"],
     [
         "cli_advise",
         "cli_finetune",

@@ -6,7 +6,6 @@ Imports that take time are inside the verbs, so that `ossicle --help` answers at
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ossicle import __version__
+from ossicle.cli_finetune import finetune
 from ossicle.cli_networks import backbones, export_hear
 from ossicle.cli_options import (
     Backbone,
@@ -34,11 +34,11 @@ from ossicle.cli_options import (
     Workers,
 )
 from ossicle.cli_pretrain import pretrain
+from ossicle.cli_report import command_line, name_of, write_numbers, write_report
 from ossicle.console import answer, counts, fail, progress_bar, say, working
 from ossicle.errors import OssicleError
 
 if TYPE_CHECKING:
-    from ossicle.datasets.clips import Clips
     from ossicle.line import Measured
 
 app = typer.Typer(
@@ -93,11 +93,11 @@ def evaluate(
     arguments = _effective(locals())
     result, source, _, _ = _evaluated(arguments)
     lines = list(summary(result))
-    folder = out or Path(f"{_name(clips)}-report")
+    folder = out or Path(f"{name_of(clips)}-report")
     if not quick:
-        lines.append(f"report: {_report(result, folder, source)}")
+        lines.append(f"report: {write_report(result, folder, source)}")
     elif out is not None:
-        lines.append(f"numbers: {_numbers(result, folder)}")
+        lines.append(f"numbers: {write_numbers(result, folder)}")
     answer(lines, brief(result), as_json)
 
 
@@ -145,7 +145,7 @@ def train(
     lines = [*summary(result), f"model: {out}"]
     if not quick:
         folder = out.with_name(f"{out.stem}-report")
-        lines.append(f"report: {_report(result, folder, source)}")
+        lines.append(f"report: {write_report(result, folder, source)}")
     answer(lines, {**brief(result), "model": str(out)}, as_json)
 
 
@@ -275,6 +275,7 @@ def compare(
     answer(compare_lines(result, [str(first), str(second)]), result, as_json)
 
 
+app.command()(finetune)
 app.command()(pretrain)
 app.command()(backbones)
 app.command("export-hear")(export_hear)
@@ -337,33 +338,14 @@ def _effective(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _name(path: Path) -> str:
-    return path.resolve().stem if path.is_file() else path.resolve().name
-
-
 def _evaluated(arguments: dict[str, Any], to_take_away: bool = False) -> Measured:
     """An evaluation with a verb's arguments, shown as it goes."""
     from ossicle.line import measure
 
     with working("embedding") as (tick, tell):
         measured = measure(arguments, to_take_away=to_take_away, progress=tick, tell=tell)
-    measured.result["command"] = shlex.join(["ossicle", *sys.argv[1:]])
+    measured.result["command"] = command_line()
     return measured
-
-
-def _report(result: dict[str, Any], folder: Path, clips: Clips) -> Path:
-    from ossicle.report import write_report
-
-    with progress_bar("writing the report") as tick:
-        return write_report(result, folder, audio_root=clips.root, progress=counts(tick))
-
-
-def _numbers(result: dict[str, Any], folder: Path) -> Path:
-    from ossicle.record import json_safe, write_json
-
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "report.json", json_safe(result))
-    return folder / "report.json"
 
 
 if __name__ == "__main__":

@@ -84,17 +84,11 @@ class FineTuning(Objective):
         self._poolings = {
             layer: tuple(p for other, p in pairs if other == layer) for layer, _ in pairs
         }
-        mean, deviation = (torch.from_numpy(np.asarray(s, np.float32)) for s in statistics)
-        self.register_buffer("mean", mean)
-        self.register_buffer("deviation", deviation)
-        self.head = nn.Linear(len(mean), num_outputs)
-        with torch.no_grad():
-            self.head.weight.zero_()
-            self.head.bias.zero_()
-            if head is not None:
-                weight, bias = (torch.from_numpy(np.asarray(part, np.float32)) for part in head)
-                self.head.weight.copy_(weight * deviation)
-                self.head.bias.copy_(bias + weight @ mean)
+        width = len(statistics[0])
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+        self.head = nn.Linear(width, num_outputs)
+        self.set_head(head, *statistics)
         self.register_buffer("best_loss", torch.tensor(float("inf")))
         self.register_buffer("best_epoch", torch.tensor(0))
         self.register_buffer("epoch", torch.tensor(0))
@@ -105,6 +99,20 @@ class FineTuning(Objective):
         if validate is not None:
             self.best = nn.ModuleDict({"backbone": self.backbone, "head": self.head})
             self.best = copy.deepcopy(self.best).requires_grad_(False)
+
+    @torch.no_grad()
+    def set_head(
+        self, head: tuple[np.ndarray, np.ndarray] | None, mean: np.ndarray, deviation: np.ndarray
+    ) -> None:
+        """Put a head on raw columns, (K, D) weight and (K,) bias, in place; None: zeros."""
+        self.mean.copy_(torch.from_numpy(np.asarray(mean, np.float32)))
+        self.deviation.copy_(torch.from_numpy(np.asarray(deviation, np.float32)))
+        self.head.weight.zero_()
+        self.head.bias.zero_()
+        if head is not None:
+            weight, bias = (torch.from_numpy(np.asarray(part, np.float32)) for part in head)
+            self.head.weight.copy_(weight * self.deviation)
+            self.head.bias.copy_(bias + weight @ self.mean)
 
     def _choose_learning(self) -> None:
         """Which layers learn; batch norms of those that do not stay as they are in any case."""

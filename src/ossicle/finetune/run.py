@@ -13,38 +13,33 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from ossicle.augment import BandMask, Compose, Mix, TimeMask
 from ossicle.datasets.clips import Clips
 from ossicle.errors import DataError
-from ossicle.features import FeatureTable, extract, one_thread
+from ossicle.features import FeatureTable, one_thread
 from ossicle.finetune.ensemble import fold
 from ossicle.finetune.objective import FineTuning, task_loss
 from ossicle.finetune.settings import FinetuneSettings
-from ossicle.frontend import FrontEnd
+from ossicle.finetune.start import Start, frozen_features, start_head
 from ossicle.heads import Head
 from ossicle.model import Model
 from ossicle.pretrain.crops import CropBatches
 from ossicle.pretrain.optimiser import warm_up_cosine
 from ossicle.pretrain.supervised import split_groups
-from ossicle.pretrain.views import Views
+from ossicle.pretrain.views import create_views
 from ossicle.pretrain.waveforms import Waveforms, decode_cached
 from ossicle.record import json_safe
 from ossicle.train import fit
 from ossicle.transfer.calibrate import calibrate
-from ossicle.transfer.probe import create_probe
 
-MIX_SNR_DB = (0.0, 15.0)
+RECIPES = {"none": "plain", "mask": "mask", "mix": "mix"}  # see `create_views`
 # Fewer held-out clips do not tell a temperature.
 CALIBRATED = 20
-# Of a block's usual deviation: columns that hardly move must not be blown up.
-LEAST_DEVIATION = 0.1
 Progress = Callable[[int, int, float], None]
 
 
@@ -182,41 +177,29 @@ class _Job:
     def prepare(self, table: FeatureTable | None) -> None:
         """Where the head starts: from the features as they are, or from nothing."""
         width = sum(self.model.block_sizes(self.readout).values())
-        self.head: tuple[np.ndarray, np.ndarray] | None = None
-        self.statistics = np.zeros(width, np.float32), np.ones(width, np.float32)
-        if self.scratch:
-            return
-        if table is None or not set(self.readout) <= set(table.blocks):
-            layers = tuple(dict.fromkeys(n.rpartition("/")[0] for n in self.readout))
-            poolings = tuple(dict.fromkeys(n.rpartition("/")[2] for n in self.readout))
-            some = self.clips.subset(self.fitted)
-            table = extract(
-                self.model, some, layers=layers, poolings=poolings, workers=self.workers
-            )
-            rows, where = self.fitted[table.index], np.arange(len(table))
-        else:
-            rows = np.intersect1d(self.fitted, table.index)
-            where = np.searchsorted(table.index, rows)
-        names, sizes = list(self.readout), table.sizes(self.readout)
-        X = table.matrix(names)[where]
-        deviation = X.std(axis=0, dtype=np.float64)
-        edges = np.cumsum([0, *sizes])
-        for a, b in pairwise(edges):
-            usual = float(np.sqrt(np.mean(deviation[a:b] ** 2))) or 1.0
-            deviation[a:b] = np.maximum(deviation[a:b], LEAST_DEVIATION * usual)
-        self.statistics = X.mean(axis=0, dtype=np.float64), deviation
-        if self.settings.head_start == "probe":
-            weights = {"class_weight": "balanced"} if self._balanced else {}
-            probe: Any = create_probe(
-                "ridge", self.clips.task, random_state=self.settings.seed, **weights
-            )
-            groups = self.clips.groups()[rows]
-            probe.fit(X, self.y[rows], groups=groups, block_sizes=sizes)
-            weight, bias = probe.linear_head()
-            if self.clips.task == "classes" and len(weight) < self.k:
-                # A class that the training part lacks starts as unlikely.
-                weight, bias = _among(weight, bias, probe.classes_, self.k)
-            self.head = weight.reshape(self.k, -1), bias.reshape(self.k)
+        self.table = table
+        self.start = Start(None, np.zeros(width, np.float32), np.ones(width, np.float32))
+        if not self.scratch:
+            self.start = self.started(table, self.fitted)
+
+    def started(self, table: FeatureTable | None, rows: np.ndarray) -> Start:
+        """The head on frozen features of some rows."""
+        rows, X, sizes = frozen_features(
+            self.model, self.clips, rows, self.readout, table, self.workers
+        )
+        s = self.settings
+        weights = {"class_weight": "balanced"} if self._balanced else {}
+        return start_head(
+            X,
+            self.y[rows],
+            self.clips.groups()[rows],
+            sizes,
+            task=self.clips.task,
+            num_outputs=self.k,
+            probe=s.head_start == "probe",
+            seed=s.seed,
+            **weights,
+        )
 
     @property
     def _balanced(self) -> bool:
@@ -228,7 +211,8 @@ class _Job:
         """One seed: the model, {"epochs", "loss"}, and the log."""
         s, model = self.settings, copy.deepcopy(self.model)
         crop_s = self._crop_s()
-        views = Views(model.frontend, *_augmentation(model.frontend, s.augment))
+        n_samples = round(crop_s * model.sample_rate)
+        views = create_views(model.frontend, n_samples, RECIPES[s.augment])
         objective: FineTuning
 
         def validate() -> tuple[float, dict[str, float]]:
@@ -237,8 +221,8 @@ class _Job:
         objective = FineTuning(
             model,
             self.readout,
-            self.head,
-            self.statistics,
+            self.start.head,
+            (self.start.mean, self.start.deviation),
             self.k,
             views,
             self.clips.task,
@@ -294,9 +278,13 @@ class _Job:
         finally:
             torch.set_num_threads(threads)
         objective.use_best()
+        if len(self.held) and not self.scratch and not int(objective.best_epoch):
+            # Training did not better the probe: the clips that showed it are learnt from too.
+            rows = np.sort(np.concatenate([self.fitted, self.held]))
+            objective.set_head(*self.started(self.table, rows))
         best = int(objective.best_epoch) if len(self.held) else int(objective.epoch)
         ended = {"epochs": best, "loss": float(objective.best_loss)}
-        return self._taken_away(model, objective), ended, trained.history
+        return self._taken_away(model, objective, ended), ended, trained.history
 
     def _crop_s(self) -> float:
         """As long as the median clip, within what the network hears at once."""
@@ -351,7 +339,7 @@ class _Job:
         targets = torch.from_numpy(self.y[self.held])
         return float(task_loss(self.clips.task, logits, targets).mean())
 
-    def _taken_away(self, model: Model, objective: FineTuning) -> Model:
+    def _taken_away(self, model: Model, objective: FineTuning, ended: dict[str, Any]) -> Model:
         """The finished model: calibrated, in the units of the labels, frozen."""
         model.backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         plain = self._plain(model, objective)
@@ -361,7 +349,7 @@ class _Job:
         task = self.clips.task
         if task == "regression":
             weight, bias = weight * self.unit, bias * self.unit + self.offset
-        elif len(self.held) >= CALIBRATED:
+        elif len(self.held) >= CALIBRATED and int(objective.best_epoch):
             targets = self.y[self.held]
             one_hot = targets if targets.ndim == 2 else np.eye(self.k)[targets]
             decisions = self.decisions(plain, self.held).astype(np.float64)
@@ -369,6 +357,7 @@ class _Job:
             weight, bias = found.fold(weight, bias)
         pair = torch.from_numpy(np.float32(weight)), torch.from_numpy(np.float32(bias))
         plain.head = Head.from_layers([pair])
+        plain.info = described(self.model.info, self.clips, self.settings, ended, self.scratch)
         return plain.eval().requires_grad_(False)
 
     def _fingerprint(self, seed: int, crop_s: float) -> str:
@@ -380,21 +369,25 @@ class _Job:
         return hashlib.sha256(json.dumps(json_safe(about)).encode()).hexdigest()
 
 
-def _among(
-    weight: np.ndarray, bias: np.ndarray, present: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """A head of the classes present as one of all K."""
-    whole = np.zeros((k, weight.shape[1]), np.float32)
-    offsets = np.full(k, bias.min() - 5.0, np.float32)
-    index = np.asarray(present, np.int64)
-    whole[index], offsets[index] = weight, bias
-    return whole, offsets
-
-
-def _augmentation(frontend: FrontEnd, name: str) -> tuple[Any, Any]:
-    """Changes of waveforms, and of pictures."""
-    mix = Mix(MIX_SNR_DB, p=0.5) if name == "mix" else None
-    masks = None
-    if name in ("mask", "mix") and frontend.n_bands > 1:
-        masks = Compose([BandMask(0.2, 1), TimeMask(0.2, 1)])
-    return mix, masks
+def described(
+    info: dict[str, Any],
+    clips: Clips,
+    settings: FinetuneSettings,
+    ended: dict[str, Any],
+    scratch: bool,
+) -> dict[str, Any]:
+    """What a bundle tells of a model that was trained on these clips."""
+    how = "trained from scratch" if scratch else "fine-tuned"
+    begun = "random weights" if scratch else info.get("weights", "")
+    licences = [] if scratch else [info.get("licence", "")]
+    return {
+        **info,
+        "title": clips.root.name,
+        "pretrained": True,
+        "weights": f"{begun}, {how} on {len(clips)} clips, {ended['epochs']} epochs",
+        "licence": "; and ".join([*licences, "that of the recordings it was trained on"]),
+        "probe": {"name": how},
+        "n_clips": len(clips),
+        "labels": clips.describe()["classes"],
+        "finetune": {**asdict(settings), **ended},
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -105,9 +105,7 @@ class Strategy:
                 parts["own" if key.replace("-", "_") in own else "training"].append(word)
         values = parse_keywords(parts["own"], cls, "a strategy")
         backbone = values.get("backbone", cls.backbone)
-        if parts["set"] and backbone not in BACKBONES:
-            raise OssicleError(f"{backbone} brings its own configuration: leave out set.")
-        config = parse_keywords(parts["set"], BACKBONES.get(backbone, dict), backbone)
+        config = network_keywords(backbone, parts["set"])
         changes: dict[str, Any] = {}
         if parts["frontend"]:
             if backbone not in BACKBONES:
@@ -126,3 +124,16 @@ class Strategy:
 
 def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def network_keywords(backbone: str, texts: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE texts as keywords of a network's constructor.
+
+    Raises:
+        OssicleError: a keyword is unknown, or the network brings its own configuration.
+    """
+    if backbone in BACKBONES:
+        return parse_keywords(texts, BACKBONES[backbone], backbone)
+    if texts:
+        raise OssicleError(f"{backbone} brings its own configuration: it takes no keywords")
+    return {}

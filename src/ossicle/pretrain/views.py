@@ -151,7 +151,7 @@ def create_views(frontend: FrontEnd, n_samples: int, recipe: str, queue: int = 0
         n_samples: N of a crop.
         recipe: "contrast" (mixing, a mild resize-crop, masks), "byol" (mixing with past pictures,
             resize-crop, fader: BYOL-A, arXiv 2204.07402, section III-B), "mask" (band and time
-            masks) or "plain".
+            masks), "mix" (mixing, then masks) or "plain".
         queue: past pictures that "byol" mixes with; 0: other recordings beside the batch.
     """
     if recipe == "plain":
@@ -164,6 +164,8 @@ def create_views(frontend: FrontEnd, n_samples: int, recipe: str, queue: int = 0
         return Views(frontend, Compose([*changes, RandomGain()]))
     if recipe == "mask":
         return Views(frontend, None, Compose([BandMask(0.2, 1), TimeMask(0.2, 1)]))
+    if recipe == "mix":
+        return Views(frontend, mix, Compose([BandMask(0.2, 1), TimeMask(0.2, 1)]))
     if recipe == "contrast":
         crop = ResizeCrop(frequency_scale=MILD_SCALE, time_scale=MILD_SCALE, p=CHANGED)
         return Views(frontend, mix, Compose([crop, BandMask(0.2, 1), TimeMask(0.2, 1)]))

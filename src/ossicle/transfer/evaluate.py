@@ -29,6 +29,9 @@ from ossicle.transfer.probe import create_probe
 from ossicle.transfer.protocol import Protocol, choose_protocol
 
 Progress = Callable[[str], None]
+# (train rows, test rows, number of the fold) -> (m, K) probabilities or (m, 1) numbers, and what
+# was chosen.
+Trainer = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, dict[str, Any]]]
 
 
 def evaluate(
@@ -42,6 +45,7 @@ def evaluate(
     n_folds: int = 5,
     seed: int = 0,
     diagnostics: bool = True,
+    trainer: Trainer | None = None,
     arguments: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -57,6 +61,8 @@ def evaluate(
         n_folds: folds where the data brings none.
         seed: of folds, inner folds and the bootstrap.
         diagnostics: also the random split, shuffled labels, audit, layers, learning curve.
+        trainer: what trains on rows of the readable clips and answers for others, in place of the
+            probe, which is then the name of what it does.
         arguments: what the caller was asked, for the record.
         progress: called with what is being done.
 
@@ -87,7 +93,7 @@ def evaluate(
             "each class needs clips of two groups (recordings)"
         )
     outcome = _cross_validate(
-        clips, table, protocol, probe, dict(probe_settings or {}), choose, seed, say
+        clips, table, protocol, probe, dict(probe_settings or {}), choose, seed, say, trainer
     )
     rows, predicted, scores = outcome["rows"], outcome["predicted"], outcome["scores"]
     groups = protocol.groups
@@ -162,22 +168,33 @@ def _cross_validate(
     choose: bool,
     seed: int,
     say: Progress,
+    trainer: Trainer | None = None,
 ) -> dict[str, Any]:
     """Outputs for every tested clip: rows, predicted, scores, fold, and what was chosen."""
     y, k = clips.y(), len(clips.classes)
-    X = table.matrix()
-    rows, predicted, scores, fold_of, chosen, choices = [], [], [], [], [], []
+    X = table.matrix() if trainer is None else None
+    rows, fold_of, chosen, choices = [], [], [], []
+    predicted: list[np.ndarray] = []
+    scores: list[np.ndarray] = []
     for number, (train, test) in enumerate(protocol.folds, start=1):
         say(f"fold {number} of {len(protocol.folds)}")
+        if clips.task == "classes" and len(np.unique(y[train])) < 2:
+            only = clips.classes[y[train][0]]
+            raise DataError(f"fold {number}: its training part has the one class {only}")
+        rows.append(test)
+        fold_of.append(np.full(len(test), number))
+        if trainer is not None:
+            decisions, about = trainer(train, test, number)
+            chosen.append(about)
+            _answered(clips.task, decisions, scores, predicted)
+            continue
         names, columns = table.names(), X
         if choose:
             layers = _choice(table, y, train, protocol.groups, clips.task, seed)
             choices.append(list(layers))
             names = table.names(layers)
             columns = table.matrix(names)
-        if clips.task == "classes" and len(np.unique(y[train])) < 2:
-            only = clips.classes[y[train][0]]
-            raise DataError(f"fold {number}: its training part has the one class {only}")
+        assert columns is not None
         estimator = create_probe(probe, clips.task, random_state=seed, **settings)
         try:
             groups, sizes = protocol.groups[train], table.sizes(names)
@@ -185,18 +202,15 @@ def _cross_validate(
         except DataError as error:
             raise DataError(f"fold {number}: {error}") from error
         chosen.append(estimator.chosen_)
-        rows.append(test)
-        fold_of.append(np.full(len(test), number))
         if clips.task == "regression":
-            predicted.append(np.asarray(estimator.predict(columns[test])).reshape(-1))
+            decisions = np.asarray(estimator.predict(columns[test])).reshape(len(test), 1)
+            _answered(clips.task, decisions, scores, predicted)
             continue
         probability = np.zeros((len(test), k))
         # A class that the training part lacks keeps probability 0.
         index = np.asarray(estimator.classes_, np.int64)
         probability[:, index] = estimator.predict_proba(columns[test])
-        scores.append(probability)
-        labels = probability >= 0.5 if clips.task == "multilabel" else probability.argmax(1)
-        predicted.append(labels.astype(np.int64))
+        _answered(clips.task, probability, scores, predicted)
     order = np.argsort(np.concatenate(rows), kind="stable")
     settings_chosen = {
         name: [entry[name] for entry in chosen] for name in chosen[0] if name in chosen[-1]
@@ -211,6 +225,18 @@ def _cross_validate(
         if choose
         else None,
     }
+
+
+def _answered(
+    task: str, decisions: np.ndarray, scores: list[np.ndarray], predicted: list[np.ndarray]
+) -> None:
+    """Add (m, K) probabilities, or (m, 1) numbers, of a fold to what is known."""
+    if task == "regression":
+        predicted.append(decisions[:, 0])
+        return
+    scores.append(decisions)
+    labels = decisions >= 0.5 if task == "multilabel" else decisions.argmax(1)
+    predicted.append(labels.astype(np.int64))
 
 
 def _choice(

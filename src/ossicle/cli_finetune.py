@@ -40,6 +40,10 @@ def finetune(
     scratch: Annotated[
         bool, typer.Option("--scratch", help="From random weights: nothing is transferred.")
     ] = False,
+    frontend: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Of the front end, from scratch: scaling=linear."),
+    ] = None,
     unfreeze: Annotated[
         str, typer.Option(help="head, all, or the number of last layers that learn.")
     ] = "all",
@@ -99,7 +103,12 @@ def finetune(
     from ossicle.finetune.models import build
     from ossicle.finetune.run import finetune as tune
     from ossicle.finetune.settings import FinetuneSettings
-    from ossicle.finetune.strategy import SCRATCH, Strategy, network_keywords
+    from ossicle.finetune.strategy import (
+        SCRATCH,
+        Strategy,
+        frontend_keywords,
+        network_keywords,
+    )
     from ossicle.line import count_workers, split_poolings
     from ossicle.transfer.summary import brief, summary
 
@@ -127,7 +136,9 @@ def finetune(
     settings = replace(SCRATCH if scratch else FinetuneSettings(), **given).check()
     config = network_keywords(backbone, keywords or [])
     kind = "scratch" if scratch else "finetune"
-    model = build(Strategy(kind, backbone=backbone, config=config), seed)
+    changes = frontend_keywords(backbone, frontend or [])
+    start = Strategy(kind, backbone=backbone, config=config, frontend=changes)
+    model = build(start, seed)
     model.backbone.config()  # which refuses what no bundle can carry
     source = read_clips(clips, folds=folds, groups=groups, labels=labels)
     if balance and source.task == "regression":
@@ -155,7 +166,12 @@ def finetune(
                     n_folds=n_folds,
                     diagnostics=not quick,
                     folder=folder,
-                    arguments={**given, **_named(clips, backbone, kind), "config": config},
+                    arguments={
+                        **given,
+                        **_named(clips, backbone, kind),
+                        "config": config,
+                        "frontend": changes,
+                    },
                     say=tell,
                     progress=_steps(tick),
                     **shared,
@@ -207,10 +223,6 @@ def finetune(
 
 def _unfreeze(text: str) -> str | int:
     return int(text) if text.lstrip("-").isdigit() else text
-
-
-def _named(clips: Path, backbone: str, kind: str) -> dict[str, str]:
-    return {"clips": str(clips), "backbone": backbone, "kind": kind}
 
 
 def _steps(tick: Callable[[Progress], None] | None) -> Callable[[int, int, float], None] | None:

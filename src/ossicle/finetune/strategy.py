@@ -16,6 +16,8 @@ from ossicle.keywords import parse_keywords
 KINDS = ("probe", "finetune", "scratch")
 # What is learnt from nothing needs larger steps, and more of them.
 SCRATCH = FinetuneSettings(epochs=40, learning_rate=2e-3, layer_decay=1.0, patience=10)
+# What `ossicle finetune` can be told.
+OPTIONS = frozenset(f.name for f in fields(FinetuneSettings)) - {"warm_up", "head_rate"}
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,38 @@ class Strategy:
             ]
         return shlex.join(words)
 
+    def command(self, clips: str = "CLIPS", out: str = "NAME.ossicle") -> str:
+        """The line that measures the strategy on clips and makes its model.
+
+        Args:
+            clips: folder or manifest.
+            out: the bundle.
+        """
+        words = ["ossicle", "train" if self.kind == "probe" else "finetune", clips, "-o", out]
+        words += ["--backbone", self.backbone]
+        words += ["--scratch"] if self.kind == "scratch" else []
+        words += ["--random"] if self.random else []
+        for option, values in (("--set", self.config), ("--frontend", self.frontend)):
+            for name, value in values.items():
+                words += [option, f"{name}={_shown(value)}"]
+        for name in ("layers", "pooling"):
+            if getattr(self, name) is not None:
+                words += [f"--{name}", getattr(self, name)]
+        if self.kind == "probe":
+            words += ["--probe", self.probe] if self.probe != "ridge" else []
+            words += ["--choose-layers"] if self.choose_layers else []
+            return shlex.join(words)
+        usual = asdict(Strategy(self.kind).training)
+        for name, value in asdict(self.training).items():
+            option = "--" + name.removesuffix("_s").replace("_", "-")
+            if value == usual[name] or name not in OPTIONS:
+                continue
+            if isinstance(value, bool):
+                words.append(option if value else option.replace("--", "--no-", 1))
+            else:
+                words += [option, str(value)]
+        return shlex.join(words)
+
     @classmethod
     def parse(cls, text: str) -> Strategy:
         """``finetune backbone=yamnet unfreeze=4 epochs=20`` as a strategy.
@@ -106,12 +140,7 @@ class Strategy:
         values = parse_keywords(parts["own"], cls, "a strategy")
         backbone = values.get("backbone", cls.backbone)
         config = network_keywords(backbone, parts["set"])
-        changes: dict[str, Any] = {}
-        if parts["frontend"]:
-            if backbone not in BACKBONES:
-                raise OssicleError(f"{backbone} brings its own front end: leave out frontend.")
-            front = BACKBONES[backbone].frontend["name"]
-            changes = parse_keywords(parts["frontend"], FRONTENDS[front], front)
+        changes = frontend_keywords(backbone, parts["frontend"])
         default = SCRATCH if kind == "scratch" else FinetuneSettings()
         given = parse_keywords(parts["training"], FinetuneSettings, "a strategy")
         settings = replace(default, **given).check() if given else None
@@ -137,3 +166,17 @@ def network_keywords(backbone: str, texts: Sequence[str]) -> dict[str, Any]:
     if texts:
         raise OssicleError(f"{backbone} brings its own configuration: it takes no keywords")
     return {}
+
+
+def frontend_keywords(backbone: str, texts: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE texts as changes of the front end of a network.
+
+    Raises:
+        OssicleError: a keyword is unknown, or the network brings its own front end.
+    """
+    if not texts:
+        return {}
+    if backbone not in BACKBONES:
+        raise OssicleError(f"{backbone} brings its own front end: it cannot be changed")
+    front = BACKBONES[backbone].frontend["name"]
+    return parse_keywords(texts, FRONTENDS[front], front)

@@ -166,12 +166,7 @@ def finetune(
                     n_folds=n_folds,
                     diagnostics=not quick,
                     folder=folder,
-                    arguments={
-                        **given,
-                        **_named(clips, backbone, kind),
-                        "config": config,
-                        "frontend": changes,
-                    },
+                    arguments={**given, "clips": str(clips), "strategy": start.text()},
                     say=tell,
                     progress=_steps(tick),
                     **shared,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ import numpy as np
 import pandas as pd
 
 from ossicle.datasets.clips import Clips
+from ossicle.datasets.parts import dense, read_parts
 from ossicle.datasets.patterns import relative_paths
+from ossicle.datasets.windows import window_spans
 from ossicle.errors import AudioError, DataError, OssicleError
 from ossicle.features import (
+    MIN_DURATION_S,
     Clip,
     Progress,
     ProgressCallback,
@@ -38,7 +43,7 @@ def predict(
     workers: int = 1,
     progress: ProgressCallback | None = None,
 ) -> tuple[pd.DataFrame, list[tuple[int, str, str]]]:
-    """Label clips.
+    """Label clips; many parts of one recording (`datasets.windows`) are read in one pass over it.
 
     Args:
         model: with a head.
@@ -70,16 +75,19 @@ def predict(
         # Folds the network before threads share it.
         model.clip_scores(np.ones(model.sample_rate, np.float32))
 
-    def run(clip: Clip) -> tuple[np.ndarray, float]:
-        if model.patches is not None:
-            samples = read_clip(clip, model.sample_rate)
+    def run(clip: Clip | np.ndarray | AudioError) -> tuple[np.ndarray, float]:
+        if isinstance(clip, AudioError):
+            raise clip
+        if not isinstance(clip, Clip) or model.patches is not None:
+            samples = read_clip(clip, model.sample_rate) if isinstance(clip, Clip) else clip
             return model.clip_scores(samples), len(samples) / model.sample_rate
         vectors, seconds = embed_clip(model, clip, *model.readout_parts())
         return model.scores_from_blocks(vectors), seconds
 
     rows, scores, skipped, seconds = [], [], [], 0.0
+    ahead: Any = _read_ahead(clips, model.sample_rate)
     with one_thread():
-        for row, result in run_in_order(run, clips, workers):
+        for row, result in run_in_order(run, ahead, workers):
             if isinstance(result, AudioError):
                 skipped.append((row, names[row], result.reason))
             else:
@@ -92,6 +100,54 @@ def predict(
     matrix = np.stack(scores) if scores else np.empty((0, width), np.float32)
     data = {"row": rows, "file": [names[row] for row in rows]}
     return _table(model, [clips[row] for row in rows], data, matrix), skipped
+
+
+def check_window(window_s: float | None, step_s: float | None) -> None:
+    """Pass where windows of this length and step can be labelled; to be asked before long work.
+
+    Raises:
+        OssicleError: a step without a window, a window too short to hear anything in, or a number
+            that is not positive.
+    """
+    if window_s is None:
+        if step_s is not None:
+            raise OssicleError("--step lays windows apart: say with --window how long they are")
+        return
+    window_spans(0.0, window_s, step_s)
+    if window_s < MIN_DURATION_S:
+        raise OssicleError(f"a window must last at least {MIN_DURATION_S} s, got {window_s}")
+
+
+def _read_ahead(clips: Sequence[Clip], sample_rate: int) -> Iterator[Any]:
+    """The clips; those that are many parts of one recording as their samples, or what is wrong.
+
+    Read in a thread of its own, one part ahead: decoding and the network go on side by side, and
+    Ctrl-C is not lost in a decoder's callback.
+    """
+    items: Iterator[Any] = _parts_read(clips, sample_rate)
+    nothing = object()
+    with ThreadPoolExecutor(1) as reader:
+        future = reader.submit(next, items, nothing)
+        while (item := future.result()) is not nothing:
+            future = reader.submit(next, items, nothing)
+            yield item
+
+
+def _parts_read(
+    clips: Sequence[Clip], sample_rate: int
+) -> Iterator[Clip | np.ndarray | AudioError]:
+    # Samples in memory are one item each.
+    keys = [c.source if isinstance(c.source, str) else i for i, c in enumerate(clips)]
+    for _, rows in groupby(range(len(clips)), keys.__getitem__):
+        some = [clips[row] for row in rows]
+        spans = dense([(clip.onset, clip.offset) for clip in some])
+        if spans is None:
+            yield from some
+            continue
+        path = str(some[0].source)
+        yield from read_parts(
+            path, spans, sample_rate, min_duration_s=MIN_DURATION_S, allow_silent=False
+        )
 
 
 def _table(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+
 import numpy as np
 import pytest
 import torch
 from scipy.signal import correlate2d
 
-from ossicle.backbones.choi_convnet import POOLS, ChoiConvNet
+from ossicle import bundle
+from ossicle.backbones.choi_convnet import POOLS, ChoiConvNet, time_pools
 from ossicle.backbones.layers import he_normal_
+from ossicle.errors import OssicleError
 from ossicle.frontend import create_frontend
 from ossicle.heads import Head, count_parameters
 from ossicle.model import create_model
@@ -118,3 +123,73 @@ def test_decibel_reference_is_the_clips_own():
     # The maximum of each is 0 dB: loudness is not in the picture.
     assert torch.allclose(together.amax((-2, -1)), torch.zeros(2, 1))
     assert torch.allclose(frontend(quiet), frontend(50 * quiet), atol=2e-3)
+
+
+# --- Excerpts shorter than the paper's, which are this project's own ---------------------------
+
+
+def fits(pools: tuple[int, ...], frames: int) -> bool:
+    """Whether a map of that many frames has one left after the pools, taken one by one."""
+    for pool in pools:
+        frames //= pool
+    return frames >= 1
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 7, 12, 47, 95, 235, 300, 1279])
+def test_short_excerpts_are_pooled_as_far_as_they_can_be(frames):
+    published = [t for _, t in POOLS]
+    pools = time_pools(frames)
+    assert all(1 <= pool <= most for pool, most in zip(pools, published, strict=True))
+    assert fits(pools, frames)
+    # No other choice within the published pools pools more and leaves a frame.
+    every = list(itertools.product(*(range(1, most + 1) for most in published)))
+    assert np.prod(pools) == max(np.prod(other) for other in every if fits(other, frames))
+
+
+def test_published_excerpt_has_the_published_pools():
+    assert time_pools(1360) == time_pools(1280) == time_pools(10**6) == (4, 4, 5, 4, 4)
+    default, asked = ChoiConvNet(), ChoiConvNet(excerpt_s=29)
+    assert default.feature_info == asked.feature_info
+    assert default.clip == asked.clip == ChoiConvNet.clip
+    assert default.clip == {"window_s": 29.0, "min_s": 29.0, "fill": "repeat"}
+
+
+@pytest.mark.parametrize("excerpt_s", [0.1, 0.5, 1, 2.56, 5.0, 10.0])
+def test_an_excerpt_ends_in_one_frame_and_has_the_same_weights(excerpt_s):
+    torch.manual_seed(0)
+    network = ChoiConvNet(excerpt_s=excerpt_s).eval()
+    assert network.clip == {"window_s": excerpt_s, "min_s": excerpt_s, "fill": "repeat"}
+    assert ChoiConvNet.clip["window_s"] == 29.0
+    assert count_parameters(network) == count_parameters(ChoiConvNet())
+    picture = create_frontend(**network.frontend)(torch.randn(1, round(12_000 * excerpt_s)))
+    with torch.inference_mode():
+        maps = network(picture)
+    for info, (name, map_) in zip(network.feature_info, maps.items(), strict=True):
+        frames = picture.shape[-1] // info.stride
+        assert (name, map_.shape) == (info.name, (1, info.channels, info.bands, frames))
+    # A frame more than one would be pooled, where the published pools allow it.
+    assert maps["block5"].shape[-1] == 1
+    assert [i.bands for i in network.feature_info] == [bands for bands, _ in PUBLISHED_MAPS]
+
+
+def test_a_bundle_keeps_the_excerpt(tmp_path):
+    model = create_model("choi_convnet", seed=1, excerpt_s=0.5)
+    loaded = bundle.load(bundle.save(model, tmp_path / "short"))
+    assert json.loads((tmp_path / "short/config.json").read_text())["backbone"] == {
+        "name": "choi_convnet",
+        "config": {"excerpt_s": 0.5},
+    }
+    assert loaded.clip == model.clip
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, 8_000).astype(np.float32)
+    before, after = model.clip_features(noise), loaded.clip_features(noise)
+    assert list(before) == list(after)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    # Half a second is one frame of the last map: its maximum is its mean.
+    pooled = model.clip_features(noise[:6_000], ["block5"], ["mean", "max"])
+    assert np.array_equal(pooled["block5/mean"], pooled["block5/max"])
+
+
+@pytest.mark.parametrize("excerpt_s", [0, -1.0, 0.05, 601, float("nan"), float("inf")])
+def test_impossible_excerpts_are_refused(excerpt_s):
+    with pytest.raises(OssicleError, match="excerpt_s"):
+        ChoiConvNet(excerpt_s=excerpt_s)

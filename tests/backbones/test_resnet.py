@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from ossicle import bundle
 from ossicle.backbones.folding import folded
 from ossicle.backbones.layers import he_normal_
 from ossicle.backbones.resnet import ResNet, ResNet18, ResNet50
+from ossicle.errors import OssicleError
 from ossicle.heads import count_parameters
+from ossicle.keywords import parse_keywords
+from ossicle.model import create_model
 
 # He et al. 2016, table 1: blocks in each stage, and channels after it.
 TABLE = {
@@ -21,9 +26,9 @@ PUBLISHED = {ResNet18: 11_689_512, ResNet50: 25_557_032}
 KINDS = sorted(TABLE, key=lambda kind: kind.__name__)
 
 
-def lively(kind: type[ResNet], multiscale: bool = False) -> ResNet:
+def lively(kind: type[ResNet], multiscale: bool = False, width: float = 1.0) -> ResNet:
     """Random weights, and batch norms that do something."""
-    network = kind(multiscale=multiscale).eval()
+    network = kind(multiscale=multiscale, width=width).eval()
     generator = torch.Generator().manual_seed(0)
     he_normal_(network, generator)
     for module in network.modules():
@@ -50,12 +55,14 @@ def test_parameters_are_the_published_ones(kind):
     assert count_parameters(kind(multiscale=True)) == four_channels
 
 
-def test_parameters_by_hand():
+@pytest.mark.parametrize("narrow", [1, 2, 4, 8, 16])
+def test_parameters_by_hand(narrow):
     """Counted from table 1, so that the published totals themselves are checked."""
     for kind, (depths, outs) in TABLE.items():
-        total, channels = 64 * 49 + 2 * 64, 64
+        stem = 64 // narrow
+        total, channels = stem * 49 + 2 * stem, stem
         for stage, (depth, out) in enumerate(zip(depths, outs, strict=True)):
-            width = 64 * 2**stage
+            width, out = stem * 2**stage, out // narrow
             for block in range(depth):
                 if kind is ResNet50:
                     weights = [channels * width, 9 * width * width, width * out]
@@ -65,7 +72,27 @@ def test_parameters_by_hand():
                 if block == 0 and channels != out:  # the shortcut's projection, eq. 2
                     weights, norms = [*weights, channels * out], norms + 2 * out
                 total, channels = total + sum(weights) + norms, out
-        assert count_parameters(kind()) == total
+        assert count_parameters(kind(width=1 / narrow)) == total
+
+
+@pytest.mark.parametrize("width", [0.3, 0, -1, 2, 1 / 32])
+def test_other_widths_are_refused(width):
+    with pytest.raises(OssicleError, match="width is"):
+        ResNet18(width=width)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_narrow_network_survives_a_bundle(kind, tmp_path):
+    name = {ResNet18: "resnet18", ResNet50: "resnet50"}[kind]
+    config = parse_keywords(["width=1/16", "multiscale=true"], kind, name)
+    assert config == {"width": 0.0625, "multiscale": True}
+    model = create_model(name, seed=3, **config)
+    loaded = bundle.load(bundle.save(model, tmp_path / "narrow"))
+    assert loaded.backbone.config() == model.backbone.config() == config
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, 8000).astype(np.float32)
+    ours, theirs = model.clip_features(samples), loaded.clip_features(samples)
+    assert len(ours[f"{model.layers[-1]}/mean"]) == TABLE[kind][1][-1] // 16
+    assert all((ours[block] == theirs[block]).all() for block in ours)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,9 +147,10 @@ def slow_maps(network: ResNet, x: torch.Tensor) -> dict[str, torch.Tensor]:
     return maps
 
 
+@pytest.mark.parametrize("width", [1.0, 0.125])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_map_is_the_papers_equation(kind):
-    network = lively(kind)
+def test_every_map_is_the_papers_equation(kind, width):
+    network = lively(kind, width=width)
     x = torch.randn(1, 1, 64, 45, generator=torch.Generator().manual_seed(1))
     want = slow_maps(network, x)
     with torch.inference_mode():

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from ossicle.backbones.base import Backbone, LayerInfo
 from ossicle.backbones.multiscale import DILATIONS, MultiscaleInput
 from ossicle.backbones.yamnet import YAMNet
+from ossicle.errors import OssicleError
 
 STEM_CHANNELS = 64
 WIDTHS = (64, 128, 256, 512)
+WIDTH_FACTORS = (1.0, 0.5, 0.25, 0.125, 0.0625)
 EXPANSION = 4  # a bottleneck's output channels over its width
 
 
@@ -74,6 +76,11 @@ class ResNet(Backbone):
     Args:
         multiscale: put the input block of McMahan & Rao 2018 before the network; it is then the
             first layer.
+        width: factor on all channels but those of the multiscale block: 1, the published network,
+            1/2, 1/4, 1/8 or 1/16.
+
+    Raises:
+        OssicleError: the width is none of these.
     """
 
     # McMahan & Rao's settings are not to be had. YAMNet's are ours: a comparison of the networks
@@ -85,9 +92,13 @@ class ResNet(Backbone):
     depths: ClassVar[tuple[int, ...]]
     bottleneck: ClassVar[bool]
 
-    def __init__(self, multiscale: bool = False) -> None:
+    def __init__(self, multiscale: bool = False, width: float = 1.0) -> None:
         super().__init__()
-        self.multiscale = multiscale
+        if width not in WIDTH_FACTORS:
+            known = ", ".join(f"{factor:g}" for factor in WIDTH_FACTORS)
+            raise OssicleError(f"width is {width!r}: choose one of {known}")
+        self.multiscale, self.width = multiscale, float(width)
+        stem = round(STEM_CHANNELS * width)
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
         info = []
         channels, bands, stride = 1, YAMNet.frontend["n_mels"], 1
@@ -95,20 +106,19 @@ class ResNet(Backbone):
             channels = len(DILATIONS)
             blocks["multiscale"] = MultiscaleInput()
             info.append(LayerInfo("multiscale", channels, bands, stride))
-        blocks["conv1"] = nn.Sequential(
-            *_conv_norm(channels, STEM_CHANNELS, 7, 2), nn.ReLU(inplace=True)
-        )
-        channels, bands, stride = STEM_CHANNELS, bands // 2, 2
+        blocks["conv1"] = nn.Sequential(*_conv_norm(channels, stem, 7, 2), nn.ReLU(inplace=True))
+        channels, bands, stride = stem, bands // 2, 2
         info.append(LayerInfo("conv1", channels, bands, stride))
-        for stage, (depth, width) in enumerate(zip(self.depths, WIDTHS, strict=True), start=2):
+        for stage, (depth, full) in enumerate(zip(self.depths, WIDTHS, strict=True), start=2):
+            inside = round(full * width)
             # Every stage halves bands and frames: the first by a max-pool, others by their stride.
             bands, stride = bands // 2, 2 * stride
             for number in range(1, depth + 1):
                 step = 2 if number == 1 and stage > 2 else 1
-                block: nn.Module = ResidualBlock(channels, width, step, self.bottleneck)
+                block: nn.Module = ResidualBlock(channels, inside, step, self.bottleneck)
                 if stage == 2 and number == 1:
                     block = nn.Sequential(nn.MaxPool2d(3, 2, padding=1), block)
-                channels = width * (EXPANSION if self.bottleneck else 1)
+                channels = inside * (EXPANSION if self.bottleneck else 1)
                 blocks[f"conv{stage}_{number}"] = block
                 info.append(LayerInfo(f"conv{stage}_{number}", channels, bands, stride))
         self.blocks = nn.ModuleDict(blocks)
@@ -116,7 +126,9 @@ class ResNet(Backbone):
 
     def config(self) -> dict[str, Any]:
         """Keyword arguments that rebuild the network; JSON values."""
-        return {"multiscale": self.multiscale}
+        # Left out at its default, so that releases without the keyword read such a bundle too.
+        narrow = {} if self.width == 1.0 else {"width": self.width}
+        return {"multiscale": self.multiscale, **narrow}
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         """(B, 1, 64, T) -> maps (B, C, F', ceil(T / stride)), shallow to deep."""
@@ -128,7 +140,7 @@ class ResNet(Backbone):
 
 
 class ResNet18(ResNet):
-    """Eight blocks of two convolutions: (B, 1, 64, T) -> 9 maps, the last (B, 512, 2, T')."""
+    """Eight blocks of two convolutions: (B, 1, 64, T) -> 9 maps, the last (B, 512 width, 2, T')."""
 
     source: ClassVar[str] = "He et al. 2016, arXiv 1512.03385, table 1 (18 layers); no weights"
     depths: ClassVar[tuple[int, ...]] = (2, 2, 2, 2)
@@ -136,7 +148,7 @@ class ResNet18(ResNet):
 
 
 class ResNet50(ResNet):
-    """Sixteen bottlenecks: (B, 1, 64, T) -> 17 maps, the last (B, 2048, 2, T')."""
+    """Sixteen bottlenecks: (B, 1, 64, T) -> 17 maps, the last (B, 2048 width, 2, T')."""
 
     source: ClassVar[str] = "He et al. 2016, arXiv 1512.03385, table 1 (50 layers); no weights"
     depths: ClassVar[tuple[int, ...]] = (3, 4, 6, 3)

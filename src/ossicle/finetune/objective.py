@@ -55,6 +55,9 @@ class FineTuning(Objective):
         settings: how.
         validate: weights in place -> loss on the validation part, lower is better; None: there is
             no such part.
+
+    Raises:
+        OssicleError: nothing that the head reads can be trained, and not the head alone is to be.
     """
 
     best_loss: Tensor
@@ -116,7 +119,14 @@ class FineTuning(Objective):
 
     def _choose_learning(self) -> None:
         """Which layers learn; batch norms of those that do not stay as they are in any case."""
-        names, s = list(self._stages), self.settings
+        s, layers = self.settings, self.backbone.layers
+        # What comes after the deepest layer that the head reads has no part in the logits.
+        deepest = max(layers.index(layer) for layer in self._poolings)
+        names = [name for name in self._stages if layers.index(name) <= deepest]
+        if s.unfreeze != "head" and not names:
+            raise OssicleError(
+                "the layers that the head reads have no weights that can be trained: choose others"
+            )
         if s.unfreeze == "all":
             self.learning = names
         elif s.unfreeze == "head":
@@ -136,9 +146,12 @@ class FineTuning(Objective):
         super().train(mode)
         if not self.learning:
             self.backbone.train(False)
+        moving = self._moving_norms if mode else set()
+        if moving and (asleep := {id(p) for p in self.asleep(int(self.epoch))}):
+            moving = moving - {id(norm) for norm in norms_of(self.backbone, asleep)}
         for module in self.backbone.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.train(mode and id(module) in self._moving_norms)
+                module.train(id(module) in moving)
         if self.best is not None:
             self.best.train(False)
         return self

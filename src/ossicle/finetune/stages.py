@@ -65,7 +65,7 @@ def _leaves(layer: Tensor, seen: set[Any]) -> list[nn.Parameter]:
 
 
 def norms_of(network: nn.Module, parameters: set[int]) -> list[nn.Module]:
-    """Batch norms with a parameter among those of the given ids; without parameters, all.
+    """Batch norms with a parameter among those of the given ids.
 
     Args:
         network: is searched.

@@ -124,7 +124,10 @@ class Strategy:
         Raises:
             OssicleError: a word is unknown or not of its type.
         """
-        words = shlex.split(text)
+        try:
+            words = shlex.split(text)
+        except ValueError as error:
+            raise OssicleError(f"{text!r}: {error}") from error
         if not words or words[0] not in KINDS:
             raise OssicleError(f"{text!r}: begin with one of {', '.join(KINDS)}")
         kind = words[0]

@@ -120,7 +120,8 @@ def layers_study(
 
     Args:
         source: an .npz feature table (see `read_table`), or layer -> (n, d_l) features with `y`.
-        out: JSON to write, and a table in Markdown beside it; None writes nothing.
+        out: JSON to write, and beside it a table in Markdown and a figure, OUT-sets.png and .svg
+            (score by set, grouped by size); None writes nothing.
         y: (n,) classes, where `source` holds features.
         groups: (n,) group of each clip; None: the table's, if any. With groups the folds are
             stratified and grouped, without they are those of the paper: stratified, unshuffled.
@@ -206,6 +207,7 @@ def layers_study(
     if out is not None:
         write_json(out, result)
         Path(out).with_suffix(".md").write_text(layers_table(result), encoding="utf-8")
+        _write_figure(result, Path(out), list(blocks))
         _partial(out).unlink(missing_ok=True)
     return result
 
@@ -293,6 +295,27 @@ def _shortfall(chosen: str, scores: Mapping[str, float], by: str) -> dict[str, A
         "chosen_score": scores.get(chosen),
         "shortfall": scores[best] - scores[chosen] if chosen in scores else None,
     }
+
+
+def _write_figure(result: Mapping[str, Any], out: Path, layers: list[str]) -> None:
+    """OUT-sets.png and .svg: the grid as it was published, and the fast search."""
+    from ossicle.study.layers_figures import save_figure, sets_figure
+
+    named = {subset_name(s): s for s in layer_subsets(layers)} if len(layers) <= 12 else {}
+    panels = {
+        title: [(named[name], score) for name, score in scores.items() if name in named]
+        for title, scores in (
+            ("grid of support vector machines", result.get("scores", {})),
+            ("fast search", result["search"]["scores"]),
+        )
+    }
+    panels = {title: sets for title, sets in panels.items() if sets}
+    if panels:
+        chosen = named[result["search"]["layers"]]
+        save_figure(
+            sets_figure(panels, chosen=dict.fromkeys(panels, chosen)),
+            out.with_name(f"{out.stem}-sets"),
+        )
 
 
 def _summary(

@@ -2,7 +2,8 @@
 
 Choi et al. (2017) tried all subsets of five layers with a grid of support vector machines. Here a
 subset costs a solve of a kernel that is a sum over layers (see `layer_kernels`), and its score is
-that of clips held out in folds that keep groups together.
+that of clips held out in folds that keep groups together. A group lasso (`group_sparse`) lets whole
+layers enter or stay out instead.
 
 The best score of many subsets is too good: it was chosen for being high. `nested_choice` chooses
 inside each outer training part and scores on clips that had no say.
@@ -19,9 +20,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.metrics import accuracy_score, average_precision_score, r2_score
+from sklearn.metrics import average_precision_score, r2_score
 
-from ossicle.transfer.inner_folds import inner_folds
+from ossicle.transfer.group_sparse import group_sparse_path, layer_coordinates
 from ossicle.transfer.layer_kernels import (
     LINEAR_PENALTIES,
     RBF_PENALTIES,
@@ -29,11 +30,13 @@ from ossicle.transfer.layer_kernels import (
     LayerKernels,
     Setting,
 )
+from ossicle.transfer.layer_problem import checked_blocks, fold_numbers, target_matrix
+from ossicle.transfer.layer_sums import SUMS_PENALTIES, LayerSums, SumsSearch
 from ossicle.transfer.probe import create_probe
 from ossicle.transfer.problem import FeatureError
 
 MAX_EXHAUSTIVE = 12  # layers: 4,095 subsets
-METHODS = ("auto", "exhaustive", "forward", "backward")
+METHODS = ("auto", "exhaustive", "forward", "backward", "group-sparse")
 Progress = Callable[[int, int], None]
 
 
@@ -45,9 +48,10 @@ class LayerChoice:
         layers: the chosen layers, in the order of the blocks.
         score: its held-out score: accuracy, macro average precision or R^2. Too good by the choice.
         scores: subset -> score, for every subset tried.
-        method: "exhaustive", "forward", "backward" or "forward+backward".
+        method: "exhaustive", "forward", "backward", "forward+backward", "group-sparse" or "given".
         n_evaluated: how many subsets were tried.
-        setting: penalty, and width of an RBF kernel, that the chosen set was best with.
+        setting: penalty, and width of an RBF kernel, that the chosen set was best with; the
+            penalty of the group lasso for "group-sparse", whose held-out scores are its own.
     """
 
     layers: tuple[str, ...]
@@ -85,7 +89,7 @@ def held_out_score(task: str, targets: np.ndarray, decisions: np.ndarray) -> flo
         decisions: (n, k), higher for "more likely", or predicted numbers.
     """
     if task == "classes":
-        return float(accuracy_score(targets.argmax(axis=1), decisions.argmax(axis=1)))
+        return float(np.mean(targets.argmax(axis=1) == decisions.argmax(axis=1)))
     if task == "multilabel":
         positive = targets.any(axis=0)
         return float(average_precision_score(targets[:, positive], decisions[:, positive]))
@@ -93,9 +97,11 @@ def held_out_score(task: str, targets: np.ndarray, decisions: np.ndarray) -> flo
 
 
 def choose_layers(
-    blocks: Mapping[str, np.ndarray],
+    blocks: Mapping[str, np.ndarray] | LayerSums,
     y: Any,
     *,
+    block_sizes: Mapping[str, Sequence[int]] | None = None,
+    subsets: Iterable[Sequence[str]] | None = None,
     groups: Any = None,
     folds: Any = None,
     task: str = "classes",
@@ -112,14 +118,18 @@ def choose_layers(
     """Choose the layers whose concatenation has the best held-out score.
 
     Args:
-        blocks: layer -> (n, d_l) features, the same clips in each.
+        blocks: layer -> (n, d_l) features, the same clips in each; or their products, where they
+            are known.
         y: (n,) classes, (n, k) 0/1 labels or numbers.
+        block_sizes: layer -> columns of each block (pooling) of it: layers are then judged with the
+            weights that the ridge probe gives them. None: all columns weigh the same.
+        subsets: choose among these sets of layers, whatever the method.
         groups: (n,) group of each clip; no group is on both sides of a fold.
         folds: (n,) fold of each clip, or (train, test) pairs whose tests are a partition; None
             makes `n_folds` from the groups, stratified.
         task: "classes", "multilabel" or "regression".
-        method: "exhaustive", "forward" (adding), "backward" (removing), or "auto": exhaustive up
-            to 12 layers, else the better of forward and backward.
+        method: "exhaustive", "forward" (adding), "backward" (removing), "group-sparse", or
+            "auto": exhaustive up to 12 layers, else the better of forward and backward.
         kernel: "linear" or "rbf".
         penalties: as multiples of a clip's mean squared norm; None for the kernel's own.
         widths: of the RBF, as multiples of one over the number of dimensions.
@@ -133,29 +143,55 @@ def choose_layers(
     """
     if method not in METHODS:
         raise FeatureError(f"method {method!r}: use one of {', '.join(METHODS)}")
+    if task not in ("classes", "multilabel", "regression"):
+        raise FeatureError(f"task {task!r}: use classes, multilabel or regression")
     if kernel not in ("linear", "rbf"):
         raise FeatureError(f"kernel {kernel!r}: use 'linear' or 'rbf'")
-    checked, targets = _check(blocks, y, task)
-    names = tuple(checked)
-    fold_of = _fold_of(targets, groups, folds, task, n_folds, random_state)
-    default = LINEAR_PENALTIES if kernel == "linear" else RBF_PENALTIES
-    kernels = LayerKernels(
-        checked,
-        targets if task == "regression" else 2 * targets - 1,
-        fold_of,
-        kernel=kernel,
-        penalties=default if penalties is None else penalties,
-        widths=widths,
-        max_exact=max_exact,
-        n_landmarks=n_landmarks,
-        random_state=random_state,
-    )
+    if isinstance(blocks, LayerSums):
+        targets = target_matrix(y, task)
+        names = blocks.names
+        if len(targets) != len(blocks):
+            raise FeatureError(f"{len(targets)} labels for products of {len(blocks)} clips")
+    else:
+        blocks, targets = checked_blocks(blocks, y, task)
+        names = tuple(blocks)
+        if block_sizes is not None:
+            blocks = LayerSums(blocks, block_sizes=block_sizes)
+    if isinstance(blocks, LayerSums) and kernel != "linear":
+        raise FeatureError("products of layers, and block sizes, are for the linear kernel")
+    fold_of = fold_numbers(targets, groups, folds, task, n_folds, random_state)
+    Y = targets if task == "regression" else 2 * targets - 1
+    if method == "group-sparse" and subsets is None:
+        return _group_sparse(blocks, targets, Y, fold_of, task, progress)
+    if penalties is None:
+        penalties = LINEAR_PENALTIES if kernel == "linear" else RBF_PENALTIES
+        penalties = SUMS_PENALTIES if isinstance(blocks, LayerSums) else penalties
+    kernels: LayerKernels | SumsSearch
+    if isinstance(blocks, LayerSums):
+        kernels = SumsSearch(blocks, Y, fold_of, penalties)
+    else:
+        kernels = LayerKernels(
+            blocks,
+            Y,
+            fold_of,
+            kernel=kernel,
+            penalties=penalties,
+            widths=widths,
+            max_exact=max_exact,
+            n_landmarks=n_landmarks,
+            random_state=random_state,
+        )
+    if subsets is not None:
+        method = "given"
     if method == "auto":
         method = "exhaustive" if len(names) <= MAX_EXHAUSTIVE else "forward+backward"
     steps = len(names) * (len(names) + 1) // 2
     total = {"exhaustive": 2 ** len(names) - 1, "forward+backward": 2 * steps - len(names) - 1}
     search = _Search(kernels, targets, task, progress, total.get(method, steps))
-    if method == "exhaustive":
+    if subsets is not None:
+        for given in subsets:
+            search.evaluate(tuple(n for n in names if n in set(given)))
+    elif method == "exhaustive":
         for size in range(1, len(names) + 1):
             search.best_of(itertools.combinations(names, size))
     if "forward" in method:
@@ -173,12 +209,45 @@ def choose_layers(
     )
 
 
+def _group_sparse(
+    blocks: Mapping[str, np.ndarray] | LayerSums,
+    targets: np.ndarray,
+    Y: np.ndarray,
+    folds: np.ndarray,
+    task: str,
+    progress: Progress | None,
+) -> LayerChoice:
+    """The layers that the group lasso keeps under the penalty with the best held-out score."""
+    path = group_sparse_path(
+        blocks.coordinates()
+        if isinstance(blocks, LayerSums)
+        else {name: layer_coordinates(X) for name, X in blocks.items()},
+        Y,
+        folds,
+        lambda predicted: held_out_score(task, targets, predicted),
+        progress=progress,
+    )
+    scores: dict[tuple[str, ...], float] = {}
+    for layers, score in zip(path.layers, path.scores, strict=True):
+        if layers:
+            scores[layers] = max(score, scores.get(layers, -np.inf))
+    chosen = path.layers[path.best]
+    return LayerChoice(
+        layers=chosen,
+        score=scores[chosen],
+        scores=scores,
+        method="group-sparse",
+        n_evaluated=len(scores),
+        setting={"penalty": path.penalties[path.best]},
+    )
+
+
 class _Search:
     """Ranks subsets: score first, then smaller squared error, then fewer layers."""
 
     def __init__(
         self,
-        kernels: LayerKernels,
+        kernels: LayerKernels | SumsSearch,
         targets: np.ndarray,
         task: str,
         progress: Progress | None,
@@ -229,6 +298,7 @@ def nested_choice(
     *,
     task: str = "classes",
     probe: Any = None,
+    block_sizes: Mapping[str, Sequence[int]] | None = None,
     **settings: Any,
 ) -> NestedChoice:
     """Choose layers inside each outer training part; score on its test part.
@@ -239,12 +309,13 @@ def nested_choice(
         outer_folds: (train, test) indices.
         probe: an unfitted probe to fit on the chosen layers; None: ridge, or an RBF support
             vector machine where `kernel="rbf"`.
+        block_sizes: layer -> columns of each block of it, for choosing and for the probe.
         settings: further arguments of `choose_layers`.
 
     Raises:
         FeatureError: as `choose_layers`, and for a training part with one class.
     """
-    checked, targets = _check(blocks, y, task)
+    checked, targets = checked_blocks(blocks, y, task)
     labels = np.asarray(y)
     groups = None if groups is None else np.asarray(groups)
     if probe is None:
@@ -259,10 +330,12 @@ def nested_choice(
             labels[train],
             groups=inside,
             task=task,
+            block_sizes=block_sizes,
             **settings,
         )
         X = np.concatenate([checked[name] for name in choice.layers], axis=1)
-        fitted = clone(probe).fit(X[train], labels[train], inside)
+        sizes = [s for name in choice.layers for s in block_sizes[name]] if block_sizes else None
+        fitted = clone(probe).fit(X[train], labels[train], inside, sizes)
         if task == "regression":
             decisions[test] = fitted.predict(X[test]).reshape(len(test), -1)
         else:
@@ -281,58 +354,3 @@ def nested_choice(
         choices=tuple(choices),
         decisions=decisions,
     )
-
-
-def _check(
-    blocks: Mapping[str, np.ndarray], y: Any, task: str
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Blocks as float arrays, and (n, k) targets: 0/1 for classes and labels."""
-    if task not in ("classes", "multilabel", "regression"):
-        raise FeatureError(f"task {task!r}: use classes, multilabel or regression")
-    if not blocks:
-        raise FeatureError("no layers to choose from")
-    y = np.asarray(y)
-    checked = {}
-    for name, X in blocks.items():
-        X = np.asarray(X)
-        X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
-        if X.ndim != 2 or len(X) != len(y):
-            raise FeatureError(f"layer {name!r} has shape {X.shape}, expected ({len(y)}, dims)")
-        if not np.isfinite(X).all():
-            row = int(np.flatnonzero(~np.isfinite(X).all(axis=1))[0])
-            raise FeatureError(f"layer {name!r} has NaN or infinity, first in row {row}")
-        checked[name] = X
-    if task == "classes":
-        classes, index = np.unique(y, return_inverse=True)
-        if len(classes) < 2:
-            raise FeatureError("layers cannot be chosen with all clips of one class")
-        return checked, np.eye(len(classes))[index.ravel()]
-    targets = y.astype(np.float64).reshape(len(y), -1)
-    if task == "multilabel" and not np.isin(targets, (0.0, 1.0)).all():
-        raise FeatureError("multi-label targets must be 0 or 1")
-    if not np.isfinite(targets).all():
-        raise FeatureError("targets have NaN or infinity")
-    return checked, targets
-
-
-def _fold_of(
-    targets: np.ndarray, groups: Any, folds: Any, task: str, n_folds: int, random_state: int | None
-) -> np.ndarray:
-    """(n,) fold of each clip, at least two of them."""
-    n = len(targets)
-    if folds is None:
-        index = targets.argmax(axis=1) if task == "classes" else targets
-        return inner_folds(index, groups, task=task, n_folds=n_folds, random_state=random_state)
-    if len(folds) == n and np.ndim(folds[0]) == 0:
-        fold_of = np.unique(np.asarray(folds).astype(str), return_inverse=True)[1].ravel()
-    else:
-        fold_of = np.full(n, -1)
-        for index, (_, test) in enumerate(folds):
-            if (fold_of[test] >= 0).any():
-                raise FeatureError("the folds' test parts overlap: each clip needs one fold")
-            fold_of[test] = index
-        if (fold_of < 0).any():
-            raise FeatureError(f"{(fold_of < 0).sum()} clips are in no fold's test part")
-    if fold_of.max() < 1:
-        raise FeatureError("one fold only: at least two are needed to hold clips out")
-    return fold_of

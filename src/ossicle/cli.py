@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ossicle import __version__
+from ossicle.cli_advise import advise
 from ossicle.cli_finetune import finetune
 from ossicle.cli_networks import backbones, export_hear
 from ossicle.cli_options import (
@@ -33,9 +34,14 @@ from ossicle.cli_options import (
     Source,
     Workers,
 )
+from ossicle.cli_predict import predict
 from ossicle.cli_pretrain import pretrain
 from ossicle.cli_report import command_line, name_of, write_numbers, write_report
-from ossicle.console import answer, counts, fail, progress_bar, say, working
+from ossicle.cli_study_layers import study_layers
+from ossicle.cli_study_preprocessing import study_preprocessing
+from ossicle.cli_study_training_size import study_training_size
+from ossicle.cli_study_transfer import study_transfer
+from ossicle.console import answer, fail, progress_bar, working
 from ossicle.errors import OssicleError
 
 if TYPE_CHECKING:
@@ -149,47 +155,9 @@ def train(
     answer(lines, {**brief(result), "model": str(out)}, as_json)
 
 
-@app.command()
-def predict(
-    model: Annotated[Path, typer.Argument(help="A bundle that `ossicle train` wrote.")],
-    recordings: Annotated[list[Path], typer.Argument(help="Audio files, folders, or a manifest.")],
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help=".csv, .tsv, .parquet or .jsonl")
-    ] = None,
-    workers: Workers = None,
-    as_json: Json = False,
-) -> None:
-    """Label recordings with a trained model; each file gets one row."""
-    from ossicle import bundle
-    from ossicle.datasets.unlabelled import unlabelled_clips
-    from ossicle.line import count_workers
-    from ossicle.predict import predict as label
-    from ossicle.predict import table_kind, write_table
-
-    if out is not None:
-        table_kind(out)
-    network = bundle.load(model)
-    items = unlabelled_clips(recordings)
-    with progress_bar("labelling") as tick:
-        frame, skipped = label(network, items, workers=count_workers(workers), progress=tick)
-    lines = [f"skipped {path}: {reason}" for _, path, reason in skipped]
-    if frame.empty:
-        _, path, reason = skipped[0]
-        raise OssicleError(
-            f"none of the {len(skipped)} recordings could be used; the first: {path}: {reason}"
-        )
-    frame = frame.drop(columns="row")
-    told: dict[str, Any] = {"n_clips": len(frame), "n_skipped": len(skipped)}
-    if out is None:
-        say(lines)
-        typer.echo(frame.to_csv(index=False), nl=False)
-        lines = []
-    else:
-        write_table(frame, out)
-        lines.append(f"{len(frame)} recordings labelled: {out}")
-        told["out"] = str(out)
-    told["skipped"] = [{"path": path, "reason": reason} for _, path, reason in skipped]
-    answer(lines, told, as_json)
+app.command()(finetune)
+app.command()(predict)
+app.command()(advise)
 
 
 @app.command()
@@ -275,29 +243,15 @@ def compare(
     answer(compare_lines(result, [str(first), str(second)]), result, as_json)
 
 
-app.command()(finetune)
 app.command()(pretrain)
 app.command()(backbones)
 app.command("export-hear")(export_hear)
 
 
-@study.command("layers")
-def study_layers(
-    features: Annotated[Path, typer.Argument(help=".npz with layers (clips, L, dims) and label.")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="JSON file to write.")] = None,
-    grid: Annotated[
-        bool, typer.Option(help="The published SVM grid; else the search alone.")
-    ] = True,
-    jobs: Annotated[int, typer.Option(help="Processes.")] = 1,
-    as_json: Json = False,
-) -> None:
-    """Every combination of layers (Choi et al. 2017): published grid and fast search."""
-    from ossicle.study.layers import layers_study
-    from ossicle.study.layers_table import layers_table
-
-    with progress_bar("subsets") as tick:
-        result = layers_study(features, out=out, grid=grid, n_jobs=jobs, progress=counts(tick))
-    answer(layers_table(result).splitlines(), result, as_json)
+study.command("layers")(study_layers)
+study.command("preprocessing")(study_preprocessing)
+study.command("training-size")(study_training_size)
+study.command("transfer")(study_transfer)
 
 
 def main() -> None:

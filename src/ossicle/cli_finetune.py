@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ from ossicle.errors import OssicleError
 
 if TYPE_CHECKING:
     from ossicle.features import Progress
+    from ossicle.finetune.settings import FinetuneSettings
 
 
 def finetune(
@@ -134,6 +136,8 @@ def finetune(
     }
     given = {name: value for name, value in chosen.items() if value is not None}
     settings = replace(SCRATCH if scratch else FinetuneSettings(), **given).check()
+    if scratch:
+        _refuse_transfer(settings)
     config = network_keywords(backbone, keywords or [])
     kind = "scratch" if scratch else "finetune"
     changes = frontend_keywords(backbone, frontend or [])
@@ -206,13 +210,16 @@ def finetune(
         lines = list(summary(result))
         told = {**brief(result), **told}
     lines += [f"note: {note}" for note in tuned.notes]
-    lines.append(_how(tuned.epochs, tuned.ensemble))
+    lines.append(_how(tuned.epochs, tuned.ensemble, settings.head_start))
     bundle.save(tuned.model, out)
     lines.append(f"model: {out}")
     if result is not None and not quick:
         lines.append(f"report: {write_report(result, out.with_name(f'{out.stem}-report'), source)}")
     # The model is whole: what a stopped run would need is no longer needed.
-    shutil.rmtree(folder, ignore_errors=True)
+    for part in (folder / "all", *folder.glob("fold[0-9]*")):
+        shutil.rmtree(part, ignore_errors=True)
+    with suppress(OSError):  # where somebody else's files lie
+        folder.rmdir()
     answer(lines, told, as_json)
 
 
@@ -226,14 +233,32 @@ def _steps(tick: Callable[[Progress], None] | None) -> Callable[[int, int, float
     return tick and (lambda done, total, seconds: tick(Done(done, total, seconds)))
 
 
-def _how(epochs: list[int], ensemble: dict[str, Any]) -> str:
+def _refuse_transfer(settings: FinetuneSettings) -> None:
+    """What concerns weights that were there before says nothing about random ones."""
+    given = {
+        "--unfreeze": settings.unfreeze != "all",
+        "--unfreeze-every": settings.unfreeze_every != 0,
+        "--head-start": settings.head_start != "probe",
+        "--no-frozen-norms": not settings.frozen_norms,
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise OssicleError(f"{option} is of trained weights: leave it out with --scratch")
+
+
+def _how(epochs: list[int], ensemble: dict[str, Any], head_start: str) -> str:
     """How the model came about, in a line."""
     if epochs == [0] * len(epochs):
+        if head_start == "new":
+            return "no epoch bettered a head that knows nothing: try more --epochs"
         return "no epoch bettered the probe on frozen features: the model is that probe"
+    n = ensemble["seeds"]
+    chosen = "the best" if "losses" in ensemble else "the first"
+    why = "their mean was worse" if "losses" in ensemble else "nothing was held out to judge a mean"
     kinds = {
         "single": "one network",
-        "heads": f"the mean of {ensemble['seeds']} heads on one frozen network",
-        "weights": f"the mean of the weights of {ensemble['seeds']} networks",
-        "best": f"the best of {ensemble['seeds']} networks, as their mean was worse",
+        "heads": f"the mean of {n} heads on one frozen network",
+        "weights": f"the mean of the weights of {n} networks",
+        "best": f"{chosen} of {n} networks, as {why}",
     }
     return f"{kinds[ensemble['kind']]}, taken after epoch {', '.join(map(str, epochs))}"

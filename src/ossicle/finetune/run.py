@@ -23,6 +23,7 @@ from ossicle.datasets.clips import Clips
 from ossicle.errors import DataError
 from ossicle.features import FeatureTable, one_thread
 from ossicle.finetune.ensemble import fold
+from ossicle.finetune.label import described
 from ossicle.finetune.objective import FineTuning, task_loss
 from ossicle.finetune.settings import FinetuneSettings
 from ossicle.finetune.start import Start, frozen_features, start_head
@@ -65,6 +66,7 @@ class Tuned(NamedTuple):
     notes: list[str]
 
 
+@torch.random.fork_rng(devices=[])  # the caller's random numbers stay
 def finetune(
     model: Model,
     clips: Clips,
@@ -103,29 +105,33 @@ def finetune(
     start = time.perf_counter()
     s = settings.check()
     if scratch:
-        s = replace(s, unfreeze="all", frozen_norms=False, layer_decay=1.0, head_start="new")
+        s = replace(s, unfreeze="all", unfreeze_every=0, frozen_norms=False)
+        s = replace(s, layer_decay=1.0, head_start="new")
         layers, poolings = layers or "last", poolings or ("mean",)
     chosen = model.select_layers("all" if layers is None else layers)
     names = model.backbone.poolings if poolings is None else tuple(poolings)
     readout = tuple(f"{layer}/{pooling}" for layer in chosen for pooling in names)
     waveforms = decode_cached(clips, model.sample_rate, workers)
     train = np.intersect1d(train, waveforms.rows)
+    if not len(train):
+        raise DataError("none of the clips to learn from could be read")
     notes: list[str] = []
     fitted, held = _held_out(clips, train, s, notes)
     job = _Job(model, clips, fitted, held, s, readout, scratch, waveforms, workers)
     job.prepare(table)
     runs = [job.run(s.seed + i, folder and folder / str(i), progress) for i in range(s.seeds)]
-    tuned, ensemble = fold([run[0] for run in runs], job.finished_loss if len(held) else None)
-    ends = [run[1] for run in runs]
-    return Tuned(
-        tuned,
-        [int(end["epochs"]) for end in ends],
-        [end["loss"] for end in ends] if len(held) else None,
-        ensemble,
-        [run[2] for run in runs],
-        time.perf_counter() - start,
-        notes,
-    )
+    models, epochs = [run[0] for run in runs], [run[1] for run in runs]
+    tuned, ensemble = fold(models, job.finished_loss if len(held) else None)
+    untrained = [model for model, epoch in zip(models, epochs, strict=True) if not epoch]
+    if len(untrained) == len(models) or any(tuned is model for model in untrained):
+        # Training did not better the probe: the clips that showed it are learnt from too.
+        tuned = job.probe(untrained[0], table)
+    validation = [run[2] for run in runs] if len(held) else None
+    ended = {"taken_after": epochs, "validation": validation, "ensemble": ensemble}
+    tuned.info = described(model.info, clips.subset(train), s, ended, scratch)
+    history = [run[3] for run in runs]
+    seconds = time.perf_counter() - start
+    return Tuned(tuned, epochs, validation, ensemble, history, seconds, notes)
 
 
 def _held_out(
@@ -177,7 +183,6 @@ class _Job:
     def prepare(self, table: FeatureTable | None) -> None:
         """Where the head starts: from the features as they are, or from nothing."""
         width = sum(self.model.block_sizes(self.readout).values())
-        self.table = table
         self.start = Start(None, np.zeros(width, np.float32), np.ones(width, np.float32))
         if not self.scratch:
             self.start = self.started(table, self.fitted)
@@ -207,8 +212,8 @@ class _Job:
 
     def run(
         self, seed: int, folder: Path | None, progress: Progress | None
-    ) -> tuple[Model, dict[str, Any], list[dict[str, Any]]]:
-        """One seed: the model, {"epochs", "loss"}, and the log."""
+    ) -> tuple[Model, int, float, list[dict[str, Any]]]:
+        """One seed: the model, the epoch it was taken after, its validation loss, and the log."""
         s, model = self.settings, copy.deepcopy(self.model)
         crop_s = self._crop_s()
         n_samples = round(crop_s * model.sample_rate)
@@ -278,13 +283,24 @@ class _Job:
         finally:
             torch.set_num_threads(threads)
         objective.use_best()
-        if len(self.held) and not self.scratch and not int(objective.best_epoch):
-            # Training did not better the probe: the clips that showed it are learnt from too.
-            rows = np.sort(np.concatenate([self.fitted, self.held]))
-            objective.set_head(*self.started(self.table, rows))
         best = int(objective.best_epoch) if len(self.held) else int(objective.epoch)
-        ended = {"epochs": best, "loss": float(objective.best_loss)}
-        return self._taken_away(model, objective, ended), ended, trained.history
+        loss = float(objective.best_loss)
+        return self._taken_away(model, objective), best, loss, trained.history
+
+    def probe(self, model: Model, table: FeatureTable | None) -> Model:
+        """The network as it came, with a head on the features of the validation part too."""
+        rows = np.sort(np.concatenate([self.fitted, self.held]))
+        head = self.started(table, rows).head
+        if head is not None:
+            model.head = self._head(*head)
+        return model
+
+    def _head(self, weight: np.ndarray, bias: np.ndarray) -> Head:
+        """(K, D) weight and (K,) bias as a head that answers in the units of the labels."""
+        parts = weight * self.unit, bias * self.unit + self.offset
+        # In the order in which a bundle holds them: sums then come out alike, bit for bit.
+        pair = [torch.from_numpy(np.ascontiguousarray(part, np.float32)) for part in parts]
+        return Head.from_layers([(pair[0], pair[1])]).eval().requires_grad_(False)
 
     def _crop_s(self) -> float:
         """As long as the median clip, within what the network hears at once."""
@@ -339,7 +355,7 @@ class _Job:
         targets = torch.from_numpy(self.y[self.held])
         return float(task_loss(self.clips.task, logits, targets).mean())
 
-    def _taken_away(self, model: Model, objective: FineTuning, ended: dict[str, Any]) -> Model:
+    def _taken_away(self, model: Model, objective: FineTuning) -> Model:
         """The finished model: calibrated, in the units of the labels, frozen."""
         model.backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         plain = self._plain(model, objective)
@@ -347,17 +363,15 @@ class _Job:
         linear: Any = plain.head.layers[0]
         weight, bias = linear.weight.detach().numpy(), linear.bias.detach().numpy()
         task = self.clips.task
-        if task == "regression":
-            weight, bias = weight * self.unit, bias * self.unit + self.offset
-        elif len(self.held) >= CALIBRATED and int(objective.best_epoch):
+        # The probe has been calibrated, on more clips.
+        trained = self.scratch or int(objective.best_epoch) > 0
+        if task != "regression" and len(self.held) >= CALIBRATED and trained:
             targets = self.y[self.held]
             one_hot = targets if targets.ndim == 2 else np.eye(self.k)[targets]
             decisions = self.decisions(plain, self.held).astype(np.float64)
             found = calibrate(decisions, one_hot, np.ones(len(one_hot)), task)
             weight, bias = found.fold(weight, bias)
-        pair = torch.from_numpy(np.float32(weight)), torch.from_numpy(np.float32(bias))
-        plain.head = Head.from_layers([pair])
-        plain.info = described(self.model.info, self.clips, self.settings, ended, self.scratch)
+        plain.head = self._head(weight, bias)
         return plain.eval().requires_grad_(False)
 
     def _fingerprint(self, seed: int, crop_s: float) -> str:
@@ -367,27 +381,3 @@ class _Job:
         about = [same, crop_s, self.readout, self.scratch, clips, list(self.waveforms.names)]
         about.append([info for info in self.model.info.items() if info[0] in ("name", "weights")])
         return hashlib.sha256(json.dumps(json_safe(about)).encode()).hexdigest()
-
-
-def described(
-    info: dict[str, Any],
-    clips: Clips,
-    settings: FinetuneSettings,
-    ended: dict[str, Any],
-    scratch: bool,
-) -> dict[str, Any]:
-    """What a bundle tells of a model that was trained on these clips."""
-    how = "trained from scratch" if scratch else "fine-tuned"
-    begun = "random weights" if scratch else info.get("weights", "")
-    licences = [] if scratch else [info.get("licence", "")]
-    return {
-        **info,
-        "title": clips.root.name,
-        "pretrained": True,
-        "weights": f"{begun}, {how} on {len(clips)} clips, {ended['epochs']} epochs",
-        "licence": "; and ".join([*licences, "that of the recordings it was trained on"]),
-        "probe": {"name": how},
-        "n_clips": len(clips),
-        "labels": clips.describe()["classes"],
-        "finetune": {**asdict(settings), **ended},
-    }

@@ -54,6 +54,9 @@ class Strategy:
             raise OssicleError(f"strategy {self.kind!r}: choose one of {', '.join(KINDS)}")
         if self.frontend and not (self.random or self.kind == "scratch"):
             raise OssicleError("a trained network keeps its front end: change it from scratch only")
+        for name in ("random", "choose_layers", "probe"):
+            if self.kind != "probe" and getattr(self, name) != type(self).__dict__[name]:
+                raise OssicleError(f"{name} is of probes: leave it out of {self.kind!r}")
 
     @property
     def training(self) -> FinetuneSettings:

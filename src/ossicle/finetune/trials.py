@@ -97,9 +97,7 @@ class Trials:
             return self._probe(strategy, train, test, seed)
         settings = replace(strategy.training, seed=seed)
         scratch = strategy.kind == "scratch"
-        model, table = build(strategy, seed), None
-        if not scratch:
-            model, table = self._extracted(strategy, seed, None)
+        model, table = (build(strategy, seed), None) if scratch else self._extracted(strategy, seed)
         start = time.perf_counter()
         pooling = None if strategy.pooling is None else tuple(strategy.pooling.split(","))
 
@@ -156,16 +154,24 @@ class Trials:
         return np.concatenate(rows)[order], np.concatenate(decisions)[order], seconds
 
     def _extracted(
-        self, strategy: Strategy, seed: int, progress: ProgressCallback | None
+        self, strategy: Strategy, seed: int, progress: ProgressCallback | None = None
     ) -> tuple[Model, FeatureTable]:
         about = [strategy.backbone, strategy.random, seed if strategy.random else 0]
         about += [dict(strategy.config), dict(strategy.frontend)]
-        key = json.dumps(about, sort_keys=True)
+        key, asked, model = json.dumps(about, sort_keys=True), None, None
+        if strategy.pooling is not None:
+            model = self._tables[key][0] if key in self._tables else build(strategy, seed)
+            # The network's own poolings are columns of the table that all its strategies share.
+            if not set(strategy.pooling.split(",")) <= set(model.backbone.poolings):
+                asked = strategy.pooling.split(",")
+                key += strategy.pooling
         if key not in self._tables:
             while len(self._tables) >= self.keep:
                 self._tables.pop(next(iter(self._tables)))
-            model = build(strategy, seed)
-            table = extract(model, self.clips, workers=self.workers, progress=progress)
+            model = build(strategy, seed) if model is None else model
+            table = extract(
+                model, self.clips, poolings=asked, workers=self.workers, progress=progress
+            )
             self._tables[key] = (model, table)
         self.skipped = self._tables[key][1].skipped
         return self._tables[key]
@@ -176,7 +182,7 @@ class Trials:
             raise DataError(f"{path}: {reason}; leave it out of the clips")
 
     def _probe(self, strategy: Strategy, train: np.ndarray, test: np.ndarray, seed: int) -> Outcome:
-        model, table = self._extracted(strategy, seed, None)
+        model, table = self._extracted(strategy, seed)
         missing = np.setdiff1d(test, table.index)
         self._refuse([entry for entry in table.skipped if entry[0] in set(missing.tolist())])
         start = time.perf_counter()

@@ -22,6 +22,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.metrics import average_precision_score, r2_score
 
+from ossicle.transfer.calibrate import calibrate
 from ossicle.transfer.group_sparse import group_sparse_path, layer_coordinates
 from ossicle.transfer.layer_kernels import (
     LINEAR_PENALTIES,
@@ -52,6 +53,7 @@ class LayerChoice:
         n_evaluated: how many subsets were tried.
         setting: penalty, and width of an RBF kernel, that the chosen set was best with; the
             penalty of the group lasso for "group-sparse", whose held-out scores are its own.
+        loss: its `held_out_loss` where sets were ranked by it, else NaN.
     """
 
     layers: tuple[str, ...]
@@ -60,6 +62,7 @@ class LayerChoice:
     method: str
     n_evaluated: int
     setting: Setting
+    loss: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,16 @@ def held_out_score(task: str, targets: np.ndarray, decisions: np.ndarray) -> flo
     return float(r2_score(targets, decisions))
 
 
+def held_out_loss(task: str, targets: np.ndarray, decisions: np.ndarray) -> float:
+    """The loss that probes choose by: calibrated negative log-likelihood, or 1 - R^2.
+
+    Arguments as for `held_out_score`.
+    """
+    if task == "regression":
+        return 1.0 - float(r2_score(targets, decisions))
+    return calibrate(decisions, targets, np.ones(len(targets)), task).loss
+
+
 def choose_layers(
     blocks: Mapping[str, np.ndarray] | LayerSums,
     y: Any,
@@ -106,6 +119,7 @@ def choose_layers(
     folds: Any = None,
     task: str = "classes",
     method: str = "auto",
+    criterion: str = "score",
     kernel: str = "linear",
     penalties: Sequence[float] | None = None,
     widths: Sequence[float] = RBF_WIDTHS,
@@ -130,6 +144,8 @@ def choose_layers(
         task: "classes", "multilabel" or "regression".
         method: "exhaustive", "forward" (adding), "backward" (removing), "group-sparse", or
             "auto": exhaustive up to 12 layers, else the better of forward and backward.
+        criterion: "score", or "loss" (see `held_out_loss`), which moves smoothly where accuracy
+            moves in steps of one clip: the best of many sets is then less a matter of luck.
         kernel: "linear" or "rbf".
         penalties: as multiples of a clip's mean squared norm; None for the kernel's own.
         widths: of the RBF, as multiples of one over the number of dimensions.
@@ -143,6 +159,8 @@ def choose_layers(
     """
     if method not in METHODS:
         raise FeatureError(f"method {method!r}: use one of {', '.join(METHODS)}")
+    if criterion not in ("score", "loss"):
+        raise FeatureError(f"criterion {criterion!r}: use 'score' or 'loss'")
     if task not in ("classes", "multilabel", "regression"):
         raise FeatureError(f"task {task!r}: use classes, multilabel or regression")
     if kernel not in ("linear", "rbf"):
@@ -162,7 +180,7 @@ def choose_layers(
     fold_of = fold_numbers(targets, groups, folds, task, n_folds, random_state)
     Y = targets if task == "regression" else 2 * targets - 1
     if method == "group-sparse" and subsets is None:
-        return _group_sparse(blocks, targets, Y, fold_of, task, progress)
+        return _group_sparse(blocks, targets, Y, fold_of, task, criterion, progress)
     if penalties is None:
         penalties = LINEAR_PENALTIES if kernel == "linear" else RBF_PENALTIES
         penalties = SUMS_PENALTIES if isinstance(blocks, LayerSums) else penalties
@@ -187,7 +205,7 @@ def choose_layers(
         method = "exhaustive" if len(names) <= MAX_EXHAUSTIVE else "forward+backward"
     steps = len(names) * (len(names) + 1) // 2
     total = {"exhaustive": 2 ** len(names) - 1, "forward+backward": 2 * steps - len(names) - 1}
-    search = _Search(kernels, targets, task, progress, total.get(method, steps))
+    search = _Search(kernels, targets, task, criterion, progress, total.get(method, steps))
     if subsets is not None:
         for given in subsets:
             search.evaluate(tuple(n for n in names if n in set(given)))
@@ -201,11 +219,12 @@ def choose_layers(
     best = search.best_of(search.rank)
     return LayerChoice(
         layers=best,
-        score=search.rank[best][0],
-        scores={subset: rank[0] for subset, rank in search.rank.items()},
+        score=search.score[best],
+        scores=search.score,
         method=method,
         n_evaluated=len(search.rank),
         setting=search.setting[best],
+        loss=-search.rank[best][0] if criterion == "loss" else float("nan"),
     )
 
 
@@ -215,9 +234,16 @@ def _group_sparse(
     Y: np.ndarray,
     folds: np.ndarray,
     task: str,
+    criterion: str,
     progress: Progress | None,
 ) -> LayerChoice:
-    """The layers that the group lasso keeps under the penalty with the best held-out score."""
+    """The layers that the group lasso keeps under the penalty that does best on held-out clips."""
+
+    def key(predicted: np.ndarray) -> float:
+        if criterion == "loss":
+            return -held_out_loss(task, targets, predicted)
+        return held_out_score(task, targets, predicted)
+
     path = group_sparse_path(
         blocks.coordinates()
         if isinstance(blocks, LayerSums)
@@ -225,6 +251,7 @@ def _group_sparse(
         Y,
         folds,
         lambda predicted: held_out_score(task, targets, predicted),
+        key=key,
         progress=progress,
     )
     scores: dict[tuple[str, ...], float] = {}
@@ -243,19 +270,22 @@ def _group_sparse(
 
 
 class _Search:
-    """Ranks subsets: score first, then smaller squared error, then fewer layers."""
+    """Ranks subsets: score (or loss) first, then smaller squared error, then fewer layers."""
 
     def __init__(
         self,
         kernels: LayerKernels | SumsSearch,
         targets: np.ndarray,
         task: str,
+        criterion: str,
         progress: Progress | None,
         total: int,
     ) -> None:
         self.kernels, self.targets, self.task = kernels, targets, task
+        self.criterion = criterion
         self.progress, self.total = progress, total
         self.rank: dict[tuple[str, ...], tuple[float, float, int]] = {}
+        self.score: dict[tuple[str, ...], float] = {}
         self.setting: dict[tuple[str, ...], Setting] = {}
 
     def evaluate(self, subset: tuple[str, ...]) -> tuple[float, float, int]:
@@ -263,9 +293,13 @@ class _Search:
             for setting, predicted in self.kernels.held_out(subset):
                 score = held_out_score(self.task, self.targets, predicted)
                 error = float(np.mean((predicted - self.kernels.Y) ** 2))
-                rank = (score, -error, -len(subset))
+                key = score
+                if self.criterion == "loss":
+                    key = -held_out_loss(self.task, self.targets, predicted)
+                rank = (key, -error, -len(subset))
                 if subset not in self.rank or rank > self.rank[subset]:
                     self.rank[subset], self.setting[subset] = rank, setting
+                    self.score[subset] = score
             if self.progress is not None:
                 self.progress(len(self.rank), max(self.total, len(self.rank)))
         return self.rank[subset]

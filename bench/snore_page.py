@@ -113,7 +113,7 @@ def words(result: dict[str, Any]) -> list[str]:
 
 def accuracy_figure(ways: dict[str, Any]) -> Any:
     """Accuracy of each way under each split, with intervals."""
-    figure, axes = new_figure(7.0, 2.6)
+    figure, axes = new_figure(8.0, 3.0)
     ax = axes[0, 0]
     names = list(ways["runs"]["ways"])
     for i, some in enumerate(ways.values()):
@@ -128,7 +128,7 @@ def accuracy_figure(ways: dict[str, Any]) -> Any:
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set_xlabel("accuracy, 95 % interval over groups")
-    ax.legend(title="split", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.legend(title="split", loc="outside lower center", ncols=len(ways))
     return figure
 
 
@@ -139,21 +139,23 @@ def night_figure(scores: dict[str, np.ndarray], truth: pd.DataFrame) -> Any:
     snoring = truth["snoring"].to_numpy()
     for ax, (way, score) in zip(axes[:-1, 0], scores.items(), strict=True):
         shown = np.nan_to_num(score)
-        ax.fill_between(minutes, shown, step="post", color=COLOURS[0], lw=0)
+        ax.fill_between(minutes, shown, step="post", rasterized=True, color=COLOURS[0], lw=0)
         wrong = np.where(snoring, 0.0, np.where(shown >= 0.5, shown, 0.0))
-        ax.fill_between(minutes, wrong, step="post", color=COLOURS[1], lw=0)
+        ax.fill_between(minutes, wrong, step="post", rasterized=True, color=COLOURS[1], lw=0)
         ax.axhline(0.5, color="black", lw=0.6, ls=":")
         ax.set(ylim=(0, 1), yticks=(0, 0.5, 1), xlim=(0, minutes[-1]), xticklabels=[])
         ax.set_title(way, loc="left", fontsize=9)
         ax.grid(visible=False)
-    axes[0, 0].set_title("red: called snoring and is not", loc="right", fontsize=8)
+    axes[0, 0].set_title("orange: called snoring and is not", loc="right", fontsize=8)
     ax = axes[-1, 0]
     quiet = truth["label"].to_numpy() == "quiet"
     kinds = {"snoring": snoring, "other clips": truth["label"].eq("no_snoring clips").to_numpy()}
     kinds["ESC-10"] = ~(quiet | kinds["snoring"] | kinds["other clips"])
     for i, there in enumerate(kinds.values()):
         color = (COLOURS[0], COLOURS[4], COLOURS[2])[i]
-        ax.fill_between(minutes, i + 0.1, i + 0.1 + 0.8 * there, step="post", color=color, lw=0)
+        ax.fill_between(
+            minutes, i + 0.1, i + 0.1 + 0.8 * there, step="post", rasterized=True, color=color, lw=0
+        )
     ax.set(ylim=(3, 0), yticks=[0.5, 1.5, 2.5], xlim=(0, minutes[-1]), xlabel="minutes")
     ax.set_yticklabels(list(kinds))
     ax.grid(visible=False)

@@ -232,6 +232,75 @@ def test_a_monitor_is_logged_and_disturbs_nothing(tmp_path):
     assert [line["step"] for line in trained.history if "knn" in line] == [5, 10, 12]
 
 
+def after(calls: int):
+    """A question that is answered yes from the given time of asking on, and how often it was."""
+    asked = []
+
+    def finished() -> bool:
+        asked.append(True)
+        return len(asked) >= calls
+
+    return finished, asked
+
+
+def test_a_run_that_has_finished_ends_early(tmp_path):
+    finished, asked = after(2)
+    calls = []
+    short, trained = run(
+        tmp_path,
+        monitor=lambda: {"knn": 0.5},
+        monitor_every=4,
+        finished=finished,
+        progress=lambda *numbers: calls.append(numbers[0]),
+    )
+    # Asked after each look, and not between.
+    assert len(asked) == 2
+    assert trained.steps == 8
+    assert calls == list(range(1, 9))
+    assert [line["step"] for line in trained.history if "knn" in line] == [4, 8]
+    saved = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert saved["step"] == 8
+    # Its steps are the first of the whole run.
+    assert_same(short, run(steps=8)[0])
+
+
+def test_a_run_that_ended_early_is_not_gone_on_with(tmp_path):
+    first, _ = run(tmp_path, monitor=dict, monitor_every=4, finished=after(1)[0])
+    calls = []
+    more = {"monitor": dict, "monitor_every": 4, "progress": lambda *a: calls.append(a)}
+    again, trained = run(tmp_path, finished=lambda: True, **more)
+    assert not calls
+    assert trained.steps == 4
+    assert_same(first, again)
+    # What has not finished after all, as with more patience, goes on.
+    other, trained = run(tmp_path, finished=lambda: False, **more)
+    assert len(calls) == 8
+    assert trained.steps == 12
+    assert_same(other, run()[0])
+
+
+def test_a_stop_before_the_end_of_patience_changes_nothing(tmp_path):
+    def stop(done, total, seconds):
+        if done == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    def looked(at: list[int]):
+        return lambda: at.append(1) or {}
+
+    def few(at: list[int]):
+        return lambda: len(at) >= 2
+
+    seen: list[int] = []
+    whole, expected = run(monitor=looked(seen), monitor_every=4, finished=few(seen))
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, monitor=looked(seen), monitor_every=4, finished=few(seen), progress=stop)
+    assert len(seen) == 1
+    resumed, trained = run(tmp_path, monitor=looked(seen), monitor_every=4, finished=few(seen))
+    assert trained.steps == expected.steps == 8
+    assert_same(whole, resumed)
+
+
 def test_tensorboard_is_written_where_it_is_installed(tmp_path):
     board = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run(tmp_path)

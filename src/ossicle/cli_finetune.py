@@ -141,7 +141,9 @@ def finetune(
     config = network_keywords(backbone, keywords or [])
     kind = "scratch" if scratch else "finetune"
     changes = frontend_keywords(backbone, frontend or [])
-    start = Strategy(kind, backbone=backbone, config=config, frontend=changes)
+    start = Strategy(
+        kind, backbone, config=config, frontend=changes, layers=layers, pooling=pooling
+    )
     model = build(start, seed)
     model.backbone.config()  # which refuses what no bundle can carry
     source = read_clips(clips, folds=folds, groups=groups, labels=labels)

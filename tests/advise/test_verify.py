@@ -140,7 +140,7 @@ def test_every_command_is_one_that_can_be_typed():
 def test_commands_of_probes():
     text = "probe backbone=yamnet layers=last pooling=mean"
     assert command(text, "my clips") == (
-        "ossicle train 'my clips' --backbone yamnet --layers last --pooling mean -o model.ossicle"
+        "ossicle train 'my clips' -o model.ossicle --backbone yamnet --layers last --pooling mean"
     )
     chosen = command("probe backbone=yamnet choose_layers=true random=true", "clips")
     assert "--choose-layers" in chosen

@@ -26,11 +26,11 @@ from ossicle.transfer.probe import create_probe
 
 QUICK = {"epochs": 3, "batch_size": 8, "patience": 0}
 # No step of this length is a better one.
-SPOILING = {"learning_rate": 3.0, "head_rate": 1e4, "epochs": 1, "batch_size": 8}
+SPOILING = {"learning_rate": 3.0, "head_rate": 1e4, "epochs": 1, "batch_size": 32}
 
 
-# On the last layer alone the probe leaves something to be bettered.
-GENTLE = {"learning_rate": 1e-3, "layer_decay": 0.5, "epochs": 4}
+# Small steps that better the probe.
+GENTLE = {"learning_rate": 1e-4, "head_rate": 0.02, "epochs": 2}
 
 
 def tuned_on(model: Model, clips: Clips, rows=None, **options) -> Tuned:
@@ -54,9 +54,9 @@ def same(a: Model, b: Model) -> bool:
     return list(first) == list(second) and all(torch.equal(first[n], second[n]) for n in first)
 
 
-def probe_on(model: Model, clips: Clips, rows: np.ndarray, layers: str = "all", **settings):
-    """The ridge on the layers of some clips, and the features of all of them."""
-    table = extract(model, clips, layers=layers)
+def probe_on(model: Model, clips: Clips, rows: np.ndarray, **settings):
+    """The ridge on all layers of some clips, and the features of all of them."""
+    table = extract(model, clips)
     X = table.matrix()
     ridge = create_probe("ridge", clips.task, random_state=0, **settings)
     ridge.fit(X[rows], clips.y()[rows], groups=clips.groups()[rows], block_sizes=table.sizes())
@@ -84,12 +84,12 @@ def test_from_scratch_it_learns_what_can_be_told_apart(network, clips, parts):
     test = np.flatnonzero(np.isin(clips.groups(), ["hiss5", "high5", "low5"]))
     train = np.setdiff1d(np.arange(len(clips)), test)
     tuned = tuned_on(
-        network(), clips, train, scratch=True, epochs=12, batch_size=10, learning_rate=3e-3
+        network(), clips, train, scratch=True, epochs=20, batch_size=10, learning_rate=3e-3
     )
     found = scores(tuned.model, clips.subset(test)).argmax(1)
     assert (found == clips.y()[test]).mean() == 1.0
-    first, last = (tuned.history[0][i]["loss"] for i in (0, -2))
-    assert last < first / 2
+    losses = [line["loss"] for line in tuned.history[0] if "loss" in line]
+    assert losses[-1] < losses[0] / 2
     assert tuned.model.readout == ("block5/mean",)
     assert tuned.epochs[0] >= 1
     # Norms heard the sounds.
@@ -97,12 +97,11 @@ def test_from_scratch_it_learns_what_can_be_told_apart(network, clips, parts):
     assert not torch.equal(before, after)
 
 
-@pytest.mark.parametrize("layers", ["last", "1,2"])
-def test_it_is_never_worse_on_held_out_clips_than_the_probe(network, clips, parts, layers):
+def test_it_is_never_worse_on_held_out_clips_than_the_probe(network, clips, parts):
     model = network()
-    tuned = tuned_on(model, clips, layers=layers, **GENTLE)
+    tuned = tuned_on(model, clips, **GENTLE)
     (fitted, held), *_ = parts
-    ridge, X = probe_on(model, clips, fitted, layers)
+    ridge, X = probe_on(model, clips, fitted)
     probe = log_loss(clips.y()[held], ridge.predict_proba(X[held]), labels=range(3))
     assert tuned.validation[0] < probe
     assert tuned.epochs[0] >= 1
@@ -153,7 +152,7 @@ def test_a_probe_among_several_seeds_is_judged_without_the_held_out_clips(
             self.settings = kept
 
     monkeypatch.setattr(station._Job, "run", one_spoilt)
-    tuned = tuned_on(model, clips, seeds=2, layers="last", **GENTLE)
+    tuned = tuned_on(model, clips, seeds=2, **GENTLE)
     assert tuned.epochs[0] > 0
     assert tuned.epochs[1] == 0
     assert tuned.ensemble["losses"] == pytest.approx(tuned.validation, rel=1e-3, abs=1e-5)
@@ -352,9 +351,9 @@ def stop_at(step: int):
 
 def test_a_stopped_run_goes_on_bit_for_bit(network, clips, tmp_path):
     model = network()
-    options = {"seeds": 2, "augment": "mix", "patience": 2, "layers": "last", **GENTLE}
+    options = {"seeds": 2, "augment": "mix", "patience": 2, **GENTLE}
     whole = tuned_on(model, clips, **options)
-    for step in (1, 4):  # within the first epoch, and at the end of one
+    for step in (2, 3):  # within the first epoch, and at its end
         with pytest.raises(KeyboardInterrupt):
             tuned_on(model, clips, folder=tmp_path, progress=stop_at(step), **options)
         saved = torch.load(tmp_path / "0" / CHECKPOINT, weights_only=True)
@@ -405,7 +404,7 @@ def test_the_same_again_is_the_same(network, clips):
     random.seed(4)
     threads = torch.get_num_threads()
     rows = np.arange(len(clips))
-    first = tuned_on(model, clips, rows, layers="last", **GENTLE)
+    first = tuned_on(model, clips, rows, **GENTLE)
     assert torch.equal(torch.rand(2), expected[0])
     assert np.array_equal(np.random.rand(2), expected[1])  # noqa: NPY002
     assert random.random() == expected[2]
@@ -418,10 +417,10 @@ def test_the_same_again_is_the_same(network, clips):
     # Neither the order of the rows nor the features at hand change anything.
     table = extract(model, clips)
     shuffled = np.random.default_rng(0).permutation(rows)
-    second = tuned_on(model, clips, shuffled, layers="last", table=table, **GENTLE)
+    second = tuned_on(model, clips, shuffled, table=table, **GENTLE)
     assert any(first.epochs)
     assert same(first.model, second.model)
-    other = tuned_on(model, clips, rows, layers="last", seed=1, **GENTLE)
+    other = tuned_on(model, clips, rows, seed=1, **GENTLE)
     assert not same(first.model, other.model)
 
 

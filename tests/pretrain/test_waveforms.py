@@ -9,13 +9,15 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
 from ossicle.audio import load
+from ossicle.datasets.clips import read_clips
 from ossicle.errors import DataError
 from ossicle.features import Clip
-from ossicle.pretrain.waveforms import INDEX, SAMPLES, Waveforms, decode, key
+from ossicle.pretrain.waveforms import INDEX, SAMPLES, Waveforms, decode, decode_cached, key
 
 RATE = 16_000
 
@@ -354,3 +356,39 @@ def test_without_some_clips(clips, whole):
         assert rest.lengths[item] == length
         assert np.array_equal(rest.read(item, 0, length), waveforms.read(other, 0, length))
     assert len(waveforms) == 6
+
+
+def test_only_some_clips(clips, whole):
+    waveforms, _ = whole
+    assert waveforms.rows.tolist() == [0, 2, 3, 5, 6, 10]
+    # In the order of the clips, whatever that of the rows; those that could not be read are none.
+    some = waveforms.only(np.array([6, 1, 2, 99, 2]))
+    assert some.rows.tolist() == [2, 6]
+    assert some.names == tuple(clips[row].name for row in (2, 6))
+    for item, other in enumerate([1, 4]):
+        length = int(waveforms.lengths[other])
+        assert some.lengths[item] == length
+        assert np.array_equal(some.read(item, 0, length), waveforms.read(other, 0, length))
+    assert some.seconds == pytest.approx(waveforms.lengths[[1, 4]].sum() / RATE)
+    assert len(waveforms.only(np.empty(0, np.int64))) == 0
+    assert waveforms.only(waveforms.rows).names == waveforms.names
+
+
+def test_decoded_clips_are_kept_in_the_cache(clips, whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path))
+    table = pd.DataFrame(
+        {"path": [str(clips[0].source), str(clips[2].source)], "label": ["a", "b"]}
+    )
+    labelled = read_clips(table)
+    told = []
+    first = decode_cached(labelled, RATE, progress=lambda p: told.append(p.done))
+    assert told == [1, 2]
+    expected = whole[0].only(np.array([0, 2]))
+    for item in (0, 1):
+        length = int(expected.lengths[item])
+        assert np.array_equal(first.read(item, 0, length), expected.read(item, 0, length))
+    again = decode_cached(labelled, RATE, progress=lambda p: told.append(p.done))
+    assert told == [1, 2]
+    assert again.lengths.tolist() == first.lengths.tolist()
+    decode_cached(labelled.subset([1]), RATE, progress=lambda p: told.append(p.done))
+    assert told == [1, 2, 1]

@@ -18,8 +18,9 @@ from ossicle.transfer.group_sparse import (
     principal_coordinates,
 )
 from ossicle.transfer.layer_choice import choose_layers, nested_choice
-from ossicle.transfer.layer_sums import LayerSums, SumsSearch, sums_probe
+from ossicle.transfer.layer_sums import LayerSums, SumsPath, SumsSearch, sums_probe
 from ossicle.transfer.probe import create_probe
+from ossicle.transfer.ridge_path import RidgePath
 
 
 def _problem(n=50, dims=(4, 1, 6, 3), k=2, seed=0):
@@ -283,6 +284,25 @@ def test_search_is_ridge_on_the_weighed_concatenation(dtype, atol):
                 np.testing.assert_allclose(
                     found[folds == f], model.predict(Z[folds == f]), atol=atol
                 )
+
+
+def test_path_from_products_with_weights_is_the_path_from_features():
+    blocks, _, y = _wide()
+    X, Y = blocks["a"], 2 * np.eye(3)[y] - 1
+    weight = np.random.default_rng(3).uniform(0.2, 4, 60)
+    features = RidgePath(X, Y, weight)
+    products = SumsPath(features.span.gram(), Y, weight)
+    penalty = 0.1 * features.scale
+    assert products.scale == pytest.approx(features.scale)
+    folds = np.arange(60) % 4
+    np.testing.assert_allclose(
+        products.held_out(penalty, folds), features.held_out(penalty, folds), atol=1e-8
+    )
+    coefficients, bias = features.coefficients(penalty)
+    dual, shift = products.dual(penalty)
+    np.testing.assert_allclose(
+        features.span.gram() @ dual + shift, X @ coefficients.T + bias, atol=1e-8
+    )
 
 
 def test_choosing_among_given_sets_and_from_sums():

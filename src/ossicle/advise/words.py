@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -35,29 +33,7 @@ def command(text: str, clips: str, options: Sequence[str] = ()) -> str:
         clips: as the user gave them.
         options: of reading them, such as "--groups", "speaker".
     """
-    strategy = Strategy.parse(text)
-    probe, scratch = strategy.kind == "probe", strategy.kind == "scratch"
-    words = ["ossicle", "train" if probe else "finetune", clips, *options]
-    words += ["--backbone", strategy.backbone]
-    words += ["--random"] if strategy.random else ["--scratch"] if scratch else []
-    for name, value in strategy.config.items():
-        words += ["--set", f"{name}={value}"]
-    words += ["--layers", strategy.layers] if strategy.layers else []
-    words += ["--pooling", strategy.pooling] if strategy.pooling else []
-    words += ["--probe", strategy.probe] if strategy.probe != "ridge" else []
-    words += ["--choose-layers"] if strategy.choose_layers else []
-    if not probe:
-        usual = asdict(Strategy(strategy.kind).training)
-        for name, value in asdict(strategy.training).items():
-            if value == usual[name]:
-                continue
-            option = "crop" if name == "crop_s" else name.replace("_", "-")
-            words += (
-                [f"--{'' if value else 'no-'}{option}"]
-                if isinstance(value, bool)
-                else [f"--{option}", f"{value}"]
-            )
-    return shlex.join([*words, "-o", "model.ossicle"])
+    return Strategy.parse(text).command(clips, "model.ossicle", options)
 
 
 def measures(facts: Mapping[str, Any]) -> list[str]:

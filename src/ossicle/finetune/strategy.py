@@ -84,14 +84,21 @@ class Strategy:
             ]
         return shlex.join(words)
 
-    def command(self, clips: str = "CLIPS", out: str = "NAME.ossicle") -> str:
+    def command(
+        self,
+        clips: str = "CLIPS",
+        out: str = "NAME.ossicle",
+        options: Sequence[str] = (),
+    ) -> str:
         """The line that measures the strategy on clips and makes its model.
 
         Args:
             clips: folder or manifest.
             out: the bundle.
+            options: of reading the clips, such as "--groups", "speaker".
         """
-        words = ["ossicle", "train" if self.kind == "probe" else "finetune", clips, "-o", out]
+        verb = "train" if self.kind == "probe" else "finetune"
+        words = ["ossicle", verb, clips, "-o", out, *options]
         words += ["--backbone", self.backbone]
         words += ["--scratch"] if self.kind == "scratch" else []
         words += ["--random"] if self.random else []

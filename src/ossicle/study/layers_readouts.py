@@ -178,7 +178,7 @@ def _task(
     return result, runs
 
 
-def _effort(task: str) -> dict[str, int]:
+def _effort(task: str) -> dict[str, Any]:
     """Resamples: a mean is resampled from its sums, other scores are computed each time."""
     costly = min(RESAMPLES, COSTLY_RESAMPLES)
     return {} if task == "classes" else {"n_resamples": costly, "n_permutations": costly}

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from ossicle import bundle
-from ossicle.finetune import run as station
+from ossicle.finetune import job as station
 from ossicle.model import create_model
 
 RATE = 12_000

@@ -79,6 +79,9 @@ def finetune(
     validation: Annotated[
         float, typer.Option(help="Share of the groups of each training part that it stops by.")
     ] = 0.15,
+    refit: Annotated[
+        bool, typer.Option(help="Then train anew on those too, for as many epochs as were best.")
+    ] = True,
     crop: Annotated[
         float | None, typer.Option(help="Seconds heard at once; default: the median clip.")
     ] = None,
@@ -128,6 +131,7 @@ def finetune(
         "augment": augment,
         "patience": patience,
         "validation": validation,
+        "refit": refit,
         "crop_s": crop,
         "weight_decay": weight_decay,
         "balance": balance,

@@ -164,7 +164,9 @@ class Head(nn.Module):
                     f"a head's layer of {tuple(weight.shape)} and {tuple(bias.shape)} does not "
                     f"follow on the one before, which asks for {wanted}"
                 )
-            linear.weight = nn.Parameter(weight.detach().clone())
+            # In the order in which a bundle holds them: sums then come out alike, bit for bit.
+            plain = torch.contiguous_format
+            linear.weight = nn.Parameter(weight.detach().clone(memory_format=plain))
             linear.bias = nn.Parameter(bias.detach().clone())
         return head
 

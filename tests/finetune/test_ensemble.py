@@ -70,7 +70,7 @@ def test_one_network_is_itself(network):
     model = headed(network(), 0)
     one, about = fold([model], lambda model: 1 / 0)
     assert one is model
-    assert about == {"kind": "single", "seeds": 1}
+    assert about == {"kind": "single", "seeds": 1, "best": 0}
 
 
 def test_weights_are_averaged_where_the_mean_is_no_worse(network):
@@ -79,7 +79,13 @@ def test_weights_are_averaged_where_the_mean_is_no_worse(network):
     before = states(models)
     found = {id(model): value for model, value in zip(models, (0.5, 0.4, 0.6), strict=True)}
     one, about = fold(models, lambda model: found.get(id(model), 0.4))
-    assert about == {"kind": "weights", "seeds": 3, "losses": [0.5, 0.4, 0.6], "loss": 0.4}
+    assert about == {
+        "kind": "weights",
+        "seeds": 3,
+        "best": 1,
+        "losses": [0.5, 0.4, 0.6],
+        "loss": 0.4,
+    }
     for name, tensor in one.state_dict().items():
         parts = [state[name].double().numpy() for state in before]
         want = np.mean(parts, axis=0) if tensor.is_floating_point() else parts[0]
@@ -95,11 +101,11 @@ def test_where_the_mean_is_worse_the_best_is_taken(network):
     found = {id(model): value for model, value in zip(models, (0.5, 0.4, 0.6), strict=True)}
     one, about = fold(models, lambda model: found.get(id(model), 0.41))
     assert one is models[1]
-    assert about == {"kind": "best", "seeds": 3, "losses": [0.5, 0.4, 0.6], "loss": 0.41}
+    assert about == {"kind": "best", "seeds": 3, "best": 1, "losses": [0.5, 0.4, 0.6], "loss": 0.41}
 
 
 def test_without_judges_networks_that_differ_are_not_averaged(network):
     models = [headed(network(seed), seed) for seed in range(2)]
     one, about = fold(models, None)
     assert one is models[0]
-    assert about == {"kind": "best", "seeds": 2}
+    assert about == {"kind": "best", "seeds": 2, "best": 0}

@@ -16,7 +16,8 @@ from ossicle import bundle
 from ossicle.datasets.clips import Clips, read_clips
 from ossicle.errors import DataError, OssicleError
 from ossicle.features import extract
-from ossicle.finetune import run as station
+from ossicle.finetune import job as station
+from ossicle.finetune import run as line
 from ossicle.finetune.run import Tuned, finetune
 from ossicle.finetune.settings import FinetuneSettings
 from ossicle.model import Model, create_model
@@ -24,7 +25,7 @@ from ossicle.predict import class_columns, predict
 from ossicle.train import CHECKPOINT, TrainingError
 from ossicle.transfer.probe import create_probe
 
-QUICK = {"epochs": 3, "batch_size": 8, "patience": 0}
+QUICK = {"epochs": 3, "batch_size": 8, "patience": 0, "refit": False}
 # No step of this length is a better one.
 SPOILING = {"learning_rate": 3.0, "head_rate": 1e4, "epochs": 1, "batch_size": 32}
 
@@ -68,13 +69,31 @@ def parts(monkeypatch):
     """(rows fitted on, rows held out) of each run in the test."""
     seen = []
 
-    class Watched(station._Job):
+    class Watched(station.Job):
         def __init__(self, *arguments):
             seen.append((arguments[2], arguments[3]))
             super().__init__(*arguments)
 
-    monkeypatch.setattr(station, "_Job", Watched)
+    monkeypatch.setattr(line, "Job", Watched)
     return seen
+
+
+@pytest.fixture
+def crops(monkeypatch):
+    """What each run's batches were made with."""
+    seen = []
+
+    class Watched(station.CropBatches):
+        def __init__(self, waveforms, **options):
+            seen.append({**options, "rows": waveforms.rows})
+            super().__init__(waveforms, **options)
+
+    monkeypatch.setattr(station, "CropBatches", Watched)
+    return seen
+
+
+def heard_rows(crops):
+    return [options["rows"] for options in crops]
 
 
 # --- it learns -------------------------------------------------------------------------------
@@ -140,7 +159,7 @@ def test_a_probe_among_several_seeds_is_judged_without_the_held_out_clips(
 ):
     """Some seeds better it and some do not: what was fitted on the judges would win."""
     model = network()
-    job = station._Job.run
+    job = station.Job.run
 
     def one_spoilt(self, seed, folder, progress):
         kept = self.settings
@@ -151,11 +170,51 @@ def test_a_probe_among_several_seeds_is_judged_without_the_held_out_clips(
         finally:
             self.settings = kept
 
-    monkeypatch.setattr(station._Job, "run", one_spoilt)
+    monkeypatch.setattr(station.Job, "run", one_spoilt)
     tuned = tuned_on(model, clips, seeds=2, **GENTLE)
     assert tuned.epochs[0] > 0
     assert tuned.epochs[1] == 0
     assert tuned.ensemble["losses"] == pytest.approx(tuned.validation, rel=1e-3, abs=1e-5)
+
+
+def test_what_showed_when_to_stop_is_learnt_from_too(network, clips, parts, crops):
+    """Where the last epoch is the best, the refit is the run that holds nothing out."""
+    given = {**GENTLE, "seed": 3}
+    tuned = tuned_on(network(), clips, refit=True, **given)
+    assert tuned.epochs == [2]
+    (fitted, held), *_ = parts
+    first, second = (set(rows.tolist()) for rows in heard_rows(crops))
+    assert first == set(fitted.tolist())
+    assert second == {*fitted.tolist(), *held.tolist()}
+    whole = tuned_on(network(), clips, validation=0.0, **given)
+    assert same(tuned.model, whole.model)
+    assert tuned.validation == tuned_on(network(), clips, **given).validation
+
+
+def test_a_refit_ends_after_the_best_epoch(network, clips, monkeypatch):
+    ends = []
+    fit = station.fit
+
+    def watched(objective, *some, **options):
+        trained = fit(objective, *some, **options)
+        ends.append(int(objective.epoch))
+        return trained
+
+    monkeypatch.setattr(station, "fit", watched)
+    losses = iter([1.0, 0.8, 0.5, 0.7, 0.9])  # the probe's, then each epoch's
+    monkeypatch.setattr(station.Job, "loss", lambda self, model: next(losses))
+    tuned = tuned_on(network(), clips, refit=True, epochs=6, patience=2)
+    assert tuned.epochs == [2]
+    assert ends == [4, 2]
+
+
+def test_seeds_are_chosen_before_the_judges_are_learnt_from(network, clips):
+    given = {**GENTLE, "seeds": 2}
+    plain = tuned_on(network(), clips, **given)
+    again = tuned_on(network(), clips, refit=True, **given)
+    assert again.ensemble == plain.ensemble
+    assert again.validation == plain.validation
+    assert not same(again.model, plain.model)
 
 
 def test_a_new_head_starts_from_nothing(network, clips):
@@ -275,20 +334,6 @@ def test_numbers_where_the_probe_remains(network, frame):
 
 
 # --- settings that change what is heard ------------------------------------------------------
-
-
-@pytest.fixture
-def crops(monkeypatch):
-    """What each run's batches were made with."""
-    seen = []
-
-    class Watched(station.CropBatches):
-        def __init__(self, *arguments, **options):
-            seen.append(options)
-            super().__init__(*arguments, **options)
-
-    monkeypatch.setattr(station, "CropBatches", Watched)
-    return seen
 
 
 def test_a_crop_is_the_median_clip_within_what_the_network_takes(clips, crops, parts):

@@ -30,19 +30,21 @@ def fold(
 
     Returns:
         The model, and how it was made: "kind" ("single", "heads", "weights" or "best"), "seeds",
-        "losses" of each and "loss" of the mean, where they are known.
+        "best" (the number of the one with the least loss), "losses" of each and "loss" of the mean,
+        where they are known.
     """
-    about: dict[str, Any] = {"kind": "single", "seeds": len(models)}
+    about: dict[str, Any] = {"kind": "single", "seeds": len(models), "best": 0}
     if len(models) == 1:
         return models[0], about
     same = all(_equal(models[0].backbone, other.backbone) for other in models[1:])
     if same and loss is None:
-        return _mean(models), {**about, "kind": "heads"}
+        return mean_model(models), {**about, "kind": "heads"}
     if loss is None:
         return models[0], {**about, "kind": "best"}
     losses = [loss(model) for model in models]
     best = min(range(len(models)), key=losses.__getitem__)
-    soup = _mean(models)
+    about["best"] = best
+    soup = mean_model(models)
     found = loss(soup)
     about |= {"losses": losses, "loss": found}
     if same or found <= losses[best]:
@@ -56,7 +58,7 @@ def _equal(a: nn.Module, b: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _mean(models: Sequence[Model]) -> Model:
+def mean_model(models: Sequence[Model]) -> Model:
     """The mean of all weights and statistics; counters are those of the first."""
     mean = copy.deepcopy(models[0])
     states = [model.state_dict() for model in models]

@@ -6,13 +6,9 @@ then all of it together, so that a head that knows nothing does not spoil what t
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,27 +17,14 @@ import torch
 
 from ossicle.datasets.clips import Clips
 from ossicle.errors import DataError
-from ossicle.features import FeatureTable, one_thread
-from ossicle.finetune.ensemble import fold
+from ossicle.features import FeatureTable
+from ossicle.finetune.ensemble import fold, mean_model
+from ossicle.finetune.job import Job, Progress
 from ossicle.finetune.label import described
-from ossicle.finetune.objective import FineTuning, task_loss
 from ossicle.finetune.settings import FinetuneSettings
-from ossicle.finetune.start import Start, frozen_features, start_head
-from ossicle.heads import Head
 from ossicle.model import Model
-from ossicle.pretrain.crops import CropBatches
-from ossicle.pretrain.optimiser import warm_up_cosine
 from ossicle.pretrain.supervised import split_groups
-from ossicle.pretrain.views import create_views
-from ossicle.pretrain.waveforms import Waveforms, decode_cached
-from ossicle.record import json_safe
-from ossicle.train import fit
-from ossicle.transfer.calibrate import calibrate
-
-RECIPES = {"none": "plain", "mask": "mask", "mix": "mix"}  # see `create_views`
-# Fewer held-out clips do not tell a temperature.
-CALIBRATED = 20
-Progress = Callable[[int, int, float], None]
+from ossicle.pretrain.waveforms import decode_cached
 
 
 class Tuned(NamedTuple):
@@ -117,15 +100,22 @@ def finetune(
         raise DataError("none of the clips to learn from could be read")
     notes: list[str] = []
     fitted, held = _held_out(clips, train, s, notes)
-    job = _Job(model, clips, fitted, held, s, readout, scratch, waveforms, workers)
+    job = Job(model, clips, fitted, held, s, readout, scratch, waveforms, workers)
     job.prepare(table)
     runs = [job.run(s.seed + i, folder and folder / str(i), progress) for i in range(s.seeds)]
     models, epochs = [run[0] for run in runs], [run[1] for run in runs]
     tuned, ensemble = fold(models, job.finished_loss if len(held) else None)
-    untrained = [model for model, epoch in zip(models, epochs, strict=True) if not epoch]
-    if len(untrained) == len(models) or any(tuned is model for model in untrained):
-        # Training did not better the probe: the clips that showed it are learnt from too.
-        tuned = job.probe(untrained[0], table)
+    parts = range(s.seeds) if ensemble["kind"] in ("heads", "weights") else [ensemble["best"]]
+    if len(held) and (s.refit or not any(epochs[i] for i in parts)):
+        # What showed when to stop is learnt from too; a probe that training did not better is
+        # fitted on all.
+        again = [
+            job.refit(s.seed + i, epochs[i], folder and folder / f"{i}-refit", progress)
+            if epochs[i]
+            else job.probe(models[i])
+            for i in parts
+        ]
+        tuned = mean_model(again)
     validation = [run[2] for run in runs] if len(held) else None
     ended = {"taken_after": epochs, "validation": validation, "ensemble": ensemble}
     tuned.info = described(model.info, clips.subset(train), s, ended, scratch)
@@ -147,237 +137,3 @@ def _held_out(
         notes.append(f"trained to the last epoch, as no validation part could be made: {error}")
         return train, none
     return train[fitted], train[held]
-
-
-class _Job:
-    """What the seeds of a run share."""
-
-    def __init__(
-        self,
-        model: Model,
-        clips: Clips,
-        fitted: np.ndarray,
-        held: np.ndarray,
-        settings: FinetuneSettings,
-        readout: tuple[str, ...],
-        scratch: bool,
-        waveforms: Waveforms,
-        workers: int,
-    ) -> None:
-        self.model, self.clips, self.fitted, self.held = model, clips, fitted, held
-        self.settings, self.readout, self.scratch = settings, readout, scratch
-        self.waveforms, self.workers = waveforms, workers
-        y = clips.y()
-        # Numbers are learnt in units of their deviation.
-        self.offset, self.unit = 0.0, 1.0
-        if clips.task == "regression":
-            self.offset = float(y[fitted].mean())
-            self.unit = float(y[fitted].std()) or 1.0
-            y = ((y - self.offset) / self.unit).astype(np.float32)
-        self.y = y
-        self.k = 1 if clips.task == "regression" else len(clips.classes)
-        if clips.task == "classes" and len(np.unique(y[fitted])) < 2:
-            raise DataError("the training part has one class only: nothing to tell apart")
-        self.item = {int(row): i for i, row in enumerate(waveforms.rows)}
-
-    def prepare(self, table: FeatureTable | None) -> None:
-        """Where the head starts: from the features as they are, or from nothing."""
-        width = sum(self.model.block_sizes(self.readout).values())
-        self.start = Start(None, np.zeros(width, np.float32), np.ones(width, np.float32))
-        if not self.scratch:
-            self.start = self.started(table, self.fitted)
-
-    def started(self, table: FeatureTable | None, rows: np.ndarray) -> Start:
-        """The head on frozen features of some rows."""
-        rows, X, sizes = frozen_features(
-            self.model, self.clips, rows, self.readout, table, self.workers
-        )
-        s = self.settings
-        weights = {"class_weight": "balanced"} if self._balanced else {}
-        return start_head(
-            X,
-            self.y[rows],
-            self.clips.groups()[rows],
-            sizes,
-            task=self.clips.task,
-            num_outputs=self.k,
-            probe=s.head_start == "probe",
-            seed=s.seed,
-            **weights,
-        )
-
-    @property
-    def _balanced(self) -> bool:
-        return self.settings.balance and self.clips.task != "regression"
-
-    def run(
-        self, seed: int, folder: Path | None, progress: Progress | None
-    ) -> tuple[Model, int, float, list[dict[str, Any]]]:
-        """One seed: the model, the epoch it was taken after, its validation loss, and the log."""
-        s, model = self.settings, copy.deepcopy(self.model)
-        crop_s = self._crop_s()
-        n_samples = round(crop_s * model.sample_rate)
-        views = create_views(model.frontend, n_samples, RECIPES[s.augment])
-        objective: FineTuning
-
-        def validate() -> tuple[float, dict[str, float]]:
-            return self.loss(self._plain(model, objective)), {}
-
-        objective = FineTuning(
-            model,
-            self.readout,
-            self.start.head,
-            (self.start.mean, self.start.deviation),
-            self.k,
-            views,
-            self.clips.task,
-            s,
-            validate if len(self.held) else None,
-        )
-        targets = self.y.astype(np.float32) if self.y.ndim == 2 else self.y
-        chosen = self.waveforms.only(self.fitted)
-        batches = CropBatches(
-            chosen,
-            batch_size=min(s.batch_size, len(chosen)),
-            crop_s=crop_s,
-            views=1,
-            partners=views.needs_partners,
-            targets=targets[chosen.rows],
-            balance=self._balanced,
-            fill=model.clip.fill,
-            seed=seed,
-        )
-        per_epoch = batches.steps_per_epoch
-        steps = s.epochs * per_epoch
-        optimiser = torch.optim.AdamW(objective.parameter_groups())
-
-        def before_update() -> None:
-            for parameter in objective.asleep(int(objective.epoch)):
-                parameter.grad = None
-
-        threads = torch.get_num_threads()
-        torch.set_num_threads(max(1, self.workers))
-        try:
-            with torch.random.fork_rng(devices=[]):
-                if len(self.held) and not self.scratch:
-                    # The probe as it is counts as an epoch: training has to better it.
-                    objective.after_epoch()
-                    objective.epoch.zero_()
-                    objective.best_epoch.zero_()
-                trained = fit(
-                    objective,
-                    batches,
-                    optimiser,
-                    steps=steps,
-                    schedule=lambda step: warm_up_cosine(step, steps, round(s.warm_up * steps)),
-                    before_update=before_update if s.unfreeze_every else None,
-                    folder=folder,
-                    fingerprint=self._fingerprint(seed, crop_s),
-                    seed=seed,
-                    log_every=per_epoch,
-                    monitor=objective.after_epoch,
-                    monitor_every=per_epoch,
-                    finished=objective.finished,
-                    progress=progress,
-                )
-        finally:
-            torch.set_num_threads(threads)
-        objective.use_best()
-        best = int(objective.best_epoch) if len(self.held) else int(objective.epoch)
-        loss = float(objective.best_loss)
-        return self._taken_away(model, objective), best, loss, trained.history
-
-    def probe(self, model: Model, table: FeatureTable | None) -> Model:
-        """The network as it came, with a head on the features of the validation part too."""
-        rows = np.sort(np.concatenate([self.fitted, self.held]))
-        head = self.started(table, rows).head
-        if head is not None:
-            model.head = self._head(*head)
-        return model
-
-    def _head(self, weight: np.ndarray, bias: np.ndarray) -> Head:
-        """(K, D) weight and (K,) bias as a head that answers in the units of the labels."""
-        parts = weight * self.unit, bias * self.unit + self.offset
-        # In the order in which a bundle holds them: sums then come out alike, bit for bit.
-        pair = [torch.from_numpy(np.ascontiguousarray(part, np.float32)) for part in parts]
-        return Head.from_layers([(pair[0], pair[1])]).eval().requires_grad_(False)
-
-    def _crop_s(self) -> float:
-        """As long as the median clip, within what the network hears at once."""
-        policy, s = self.model.clip, self.settings
-        lengths = self.waveforms.only(self.fitted).lengths / self.waveforms.sample_rate
-        wanted = float(np.median(lengths)) if s.crop_s is None else s.crop_s
-        return float(min(max(wanted, policy.min_s), policy.window_s))
-
-    def _plain(self, model: Model, objective: FineTuning) -> Model:
-        """The model as it is now, with a plain head, as ``predict`` would run it."""
-        classes, task = self.clips.classes, self.clips.task
-        head = objective.plain_head()
-        parts: dict[str, Any] = {"clip": model.clip, "info": model.info}
-        return Model(
-            model.frontend,
-            model.backbone,
-            readout=self.readout,
-            head=head,
-            classes=classes,
-            task=task,
-            **parts,
-        )
-
-    def decisions(self, model: Model, rows: np.ndarray) -> np.ndarray:
-        """(n, K) logits of whole clips, each run by itself."""
-        layers, poolings = model.readout_parts()
-
-        def run(row: int) -> np.ndarray:
-            if torch.get_num_threads() != 1:
-                torch.set_num_threads(1)
-            item = self.item[row]
-            samples = self.waveforms.read(item, 0, int(self.waveforms.lengths[item]))
-            blocks = model.clip_features(samples, layers, poolings)
-            vector = np.concatenate([blocks[name] for name in model.readout])
-            with torch.inference_mode():
-                assert model.head is not None
-                return model.head(torch.from_numpy(vector)[None])[0].numpy()
-
-        with one_thread(), ThreadPoolExecutor(self.workers) as pool:
-            return np.stack(list(pool.map(run, rows.tolist())))
-
-    def loss(self, model: Model) -> float:
-        """Mean loss on the validation part."""
-        return self._loss(self.decisions(model, self.held))
-
-    def finished_loss(self, model: Model) -> float:
-        """The same of a model that answers in the units of the labels."""
-        return self._loss((self.decisions(model, self.held) - self.offset) / self.unit)
-
-    def _loss(self, decisions: np.ndarray) -> float:
-        logits = torch.from_numpy(decisions.astype(np.float32))
-        targets = torch.from_numpy(self.y[self.held])
-        return float(task_loss(self.clips.task, logits, targets).mean())
-
-    def _taken_away(self, model: Model, objective: FineTuning) -> Model:
-        """The finished model: calibrated, in the units of the labels, frozen."""
-        model.backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        plain = self._plain(model, objective)
-        assert plain.head is not None
-        linear: Any = plain.head.layers[0]
-        weight, bias = linear.weight.detach().numpy(), linear.bias.detach().numpy()
-        task = self.clips.task
-        # The probe has been calibrated, on more clips.
-        trained = self.scratch or int(objective.best_epoch) > 0
-        if task != "regression" and len(self.held) >= CALIBRATED and trained:
-            targets = self.y[self.held]
-            one_hot = targets if targets.ndim == 2 else np.eye(self.k)[targets]
-            decisions = self.decisions(plain, self.held).astype(np.float64)
-            found = calibrate(decisions, one_hot, np.ones(len(one_hot)), task)
-            weight, bias = found.fold(weight, bias)
-        plain.head = self._head(weight, bias)
-        return plain.eval().requires_grad_(False)
-
-    def _fingerprint(self, seed: int, crop_s: float) -> str:
-        """The same for the same run; ``seeds`` is no part of it, so that more can be added."""
-        same = asdict(replace(self.settings, seeds=1, seed=seed))
-        clips = [self.clips.classes, self.y.tolist(), self.fitted.tolist(), self.held.tolist()]
-        about = [same, crop_s, self.readout, self.scratch, clips, list(self.waveforms.names)]
-        about.append([info for info in self.model.info.items() if info[0] in ("name", "weights")])
-        return hashlib.sha256(json.dumps(json_safe(about)).encode()).hexdigest()

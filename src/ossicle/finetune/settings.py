@@ -32,6 +32,8 @@ class FinetuneSettings:
         patience: epochs without a better loss on the validation part before it stops; 0: never.
         validation: share of the training part's groups that are kept for that; 0: none, the
             weights after the last epoch are taken.
+        refit: then train anew, on the validation part too, for as many epochs as were best; with
+            few groups that part is much of what there is.
         crop_s: seconds of a clip that are heard at once; None: as long as the median clip.
         weight_decay: of weights, not of biases.
         warm_up: share of the steps in which the rate rises; then half a cosine.
@@ -52,6 +54,7 @@ class FinetuneSettings:
     augment: str = "none"
     patience: int = 5
     validation: float = 0.15
+    refit: bool = True
     crop_s: float | None = None
     weight_decay: float = 1e-2
     warm_up: float = 0.1

@@ -34,11 +34,17 @@ format: $(STAMP)
 	$(BIN)/ruff format src tests bench examples
 
 # The tables in docs/results; needs the measuring data (OSSICLE_SHARED, default ../shared). Some
-# hours: the layer study's grid, and two pre-training runs.
+# hours: the layer study's grid, two pre-training runs, and the studies that train networks.
 bench: $(STAMP)
 	$(BIN)/python bench/line.py
 	$(BIN)/ossicle study layers $${OSSICLE_SHARED:-../shared}/data/choi2017/gtzan_genre.npz -o docs/results/layers_gtzan_genre.json
-
+	$(BIN)/python bench/choi2017.py
+	$(BIN)/python bench/layers.py
+	$(BIN)/python bench/preprocessing.py
+	$(BIN)/python bench/training_size.py
+	$(BIN)/python bench/transfer_matrix.py
+	$(BIN)/python bench/advise.py
+	$(BIN)/python bench/snore.py
 	$(BIN)/python bench/networks.py
 	$(BIN)/python bench/byol_step.py
 	$(BIN)/python bench/open_audio.py build/open

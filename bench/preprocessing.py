@@ -24,18 +24,30 @@ ROOT = Path(__file__).resolve().parents[1]
 # Data set -> options of the verb: of the clips, and of the study.
 TASKS: dict[str, tuple[dict, dict]] = {
     "speech_commands_6": ({}, {"excerpt_s": 1.0}),
+    # The mel bands of the squared magnitudes: without the logarithm, twice the range of levels.
+    "speech_commands_6_power": ({}, {"excerpt_s": 1.0, "power": 2}),
     # Half of a clip at a time, and two of the five folds: otherwise hours.
     "esc10": ({"folds": r"/^(\d)-/"}, {"excerpt_s": 2.5, "max_folds": 2}),
 }
-OPTIONS = {"folds": "--folds", "excerpt_s": "--excerpt", "max_folds": "--max-folds"}
+OPTIONS = {
+    "folds": "--folds",
+    "excerpt_s": "--excerpt",
+    "max_folds": "--max-folds",
+    "power": "--power",
+}
 
 
 def command(name: str, out: Path) -> str:
     """The same by the command line."""
     given = {**TASKS[name][0], **TASKS[name][1]}
-    words = ["ossicle", "study", "preprocessing", f"../shared/data/{name}"]
+    words = ["ossicle", "study", "preprocessing", f"../shared/data/{folder(name)}"]
     words += [word for key, value in given.items() for word in (OPTIONS[key], str(value))]
     return shlex.join([*words, "-o", out.relative_to(ROOT).as_posix()])
+
+
+def folder(name: str) -> str:
+    """Of a task's clips."""
+    return name.removesuffix("_power")
 
 
 def main() -> None:
@@ -59,7 +71,7 @@ def main() -> None:
             print(f"{name}: {done} of {total}, {time.perf_counter() - start:.0f} s", flush=True)
 
         result = preprocessing_study(
-            read_clips(data / name, **of_clips),
+            read_clips(data / folder(name), **of_clips),
             out,
             name=f"preprocessing_{name}",
             seeds=arguments.seeds,

@@ -29,6 +29,9 @@ def study_preprocessing(
     groups: Groups = None,
     labels: Labels = None,
     excerpt: Excerpt = None,
+    power: Annotated[
+        int, typer.Option(min=1, max=2, help="Of |STFT| in the mel bands: 1 or 2.")
+    ] = 1,
     epochs: Epochs = None,
     learning_rate: Rate = None,
     batch_size: Batch = None,
@@ -61,6 +64,7 @@ def study_preprocessing(
         "groups": groups,
         "labels": labels,
         "excerpt": excerpt,
+        "power": power if power != 1 else None,
         **changes,
         "n_folds": n_folds if n_folds != 5 else None,
         "max_folds": max_folds,
@@ -80,6 +84,7 @@ def study_preprocessing(
             seeds=seeds,
             seed=seed,
             excerpt_s=excerpt,
+            power=power,
             training=replace(TRAINING, **changes),
             n_folds=n_folds,
             max_folds=max_folds,

@@ -58,6 +58,7 @@ def preprocessing_study(
     seed: int = 0,
     excerpt_s: float | None = None,
     training: FinetuneSettings = TRAINING,
+    power: float = 1.0,
     n_folds: int = 5,
     max_folds: int | None = None,
     n_resamples: int = 1000,
@@ -80,6 +81,7 @@ def preprocessing_study(
         seed: also of folds, sample and intervals.
         excerpt_s: what the network hears at once; None: the median clip, at most 29 s.
         training: how every network is trained.
+        power: 1 (the mel filters sum |STFT|, as in the thesis) or 2 (its square).
         n_folds: folds where the data brings none.
         max_folds: only the first so many folds; None: all.
         n_resamples: of the intervals.
@@ -97,6 +99,8 @@ def preprocessing_study(
     Raises:
         DataError: the clips cannot be used, or ``out`` holds another study.
     """
+    if power not in (1, 2):
+        raise DataError(f"power is {power:g}: choose 1 (magnitudes) or 2 (power)")
     if seeds < 1 or (max_folds is not None and max_folds < 1):
         raise DataError("seeds and folds must be 1 or more")
     waveforms = decode_cached(clips, ChoiConvNet.frontend["sample_rate"], workers)
@@ -117,11 +121,13 @@ def preprocessing_study(
         "excerpt_s": excerpt_s,
         "training": asdict(training),
     }
+    if power != 1:
+        of["power"] = power
 
     def compute(cell: Mapping[str, Any]) -> dict[str, Any]:
         setting = next(s for s in SETTINGS if s.name == cell["setting"])
         train, test = folds[cell["fold"]]
-        strategy = setting.strategy(excerpt_s, training)
+        strategy = setting.strategy(excerpt_s, training, power)
         outcome = runner.run(strategy, train, test, seed=cell["seed"])
         first = {} if outcome.model is None else first_layer(outcome.model.backbone)
         return {
@@ -150,7 +156,7 @@ def preprocessing_study(
     )
     first_train = np.sort(folds[0][0])
     picked = np.random.default_rng(seed).permutation(len(first_train))[:SAMPLED]
-    bands, histograms = magnitudes(waveforms, np.sort(first_train[picked]), excerpt_s)
+    bands, histograms = magnitudes(waveforms, np.sort(first_train[picked]), excerpt_s, power)
     result: dict[str, Any] = {
         "metrics": list(crossed.metrics),
         "settings": _by_setting(crossed, rows),
@@ -162,6 +168,7 @@ def preprocessing_study(
         "bands": bands,
         "histograms": histograms,
         "excerpt_s": excerpt_s,
+        "power": power,
         "training": asdict(training),
         "seeds": [seed + i for i in range(seeds)],
         "protocol": {

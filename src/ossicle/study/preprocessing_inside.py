@@ -87,7 +87,7 @@ def bias_ratio(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def magnitudes(
-    waveforms: Waveforms, items: np.ndarray, excerpt_s: float
+    waveforms: Waveforms, items: np.ndarray, excerpt_s: float, power: float = 1.0
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What enters the network, over the first excerpt of some clips.
 
@@ -95,6 +95,7 @@ def magnitudes(
         waveforms: decoded clips.
         items: (m,) of them.
         excerpt_s: seconds.
+        power: of |STFT|.
 
     Returns:
         ``bands``: "frequencies" (96,) in Hz, and for each weighting the mean of each band (96,),
@@ -112,7 +113,7 @@ def magnitudes(
     pictures = {}
     for setting in SETTINGS:
         if setting.factor == 1 and (setting.scaling == "log" or setting.weighting == "none"):
-            front = create_frontend(**{**ChoiConvNet.frontend, **setting.frontend()})
+            front = create_frontend(**{**ChoiConvNet.frontend, **setting.frontend(power)})
             with torch.inference_mode():
                 pictures[setting] = front(batch)[:, 0].numpy()
     bands: dict[str, Any] = {"frequencies": getattr(front, "frequencies").tolist()}  # noqa: B009

@@ -1,8 +1,8 @@
 """The twelve settings of the preprocessing study, and what is compared.
 
-X are mel magnitudes: the filters sum |STFT|, not its square. "log" is ln(X + 1e-7). The order is
-log, weighting, standardisation of the whole excerpt, factor (arXiv 1709.01922; Choi's thesis,
-5.2.3).
+X are mel magnitudes: the filters sum |STFT|, or its square where asked. "log" is ln(X + 1e-7). The
+order is log, weighting, standardisation of the whole excerpt, factor (arXiv 1709.01922; Choi's
+thesis, 5.2.3).
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Setting(NamedTuple):
         """Such as "log x10, none"."""
         return f"{self.group}, {self.weighting}"
 
-    def frontend(self) -> dict[str, Any]:
-        """The changes to the network's own front end."""
+    def frontend(self, power: float = 1.0) -> dict[str, Any]:
+        """The changes to the network's own front end; ``power`` of |STFT| is 1 or 2."""
         return {
-            "power": 1.0,
+            "power": power,
             "scaling": self.scaling,
             "offset": OFFSET,
             "a_weighting": self.weighting == "A-weighting",
@@ -61,13 +61,15 @@ class Setting(NamedTuple):
             "scale": self.factor,
         }
 
-    def strategy(self, excerpt_s: float, training: FinetuneSettings) -> Strategy:
+    def strategy(
+        self, excerpt_s: float, training: FinetuneSettings, power: float = 1.0
+    ) -> Strategy:
         """How the setting is put to the test."""
         return Strategy(
             "scratch",
             "choi_convnet",
             config={"excerpt_s": excerpt_s},
-            frontend=self.frontend(),
+            frontend=self.frontend(power),
             layers="last",
             settings=training,
         )

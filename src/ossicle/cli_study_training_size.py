@@ -67,5 +67,6 @@ def study_training_size(
     except KeyboardInterrupt:
         say([f"stopped; the same command goes on from {out}"])
         raise
+    say([note for note in result["protocol"]["notes"] if note not in source.notes])
     found = [text.replace("**", "") for text in result["text"][: len(result["needs"])]]
     answer([*found, f"tables and figure: {out / 'training_size.md'}"], result, as_json)

@@ -477,3 +477,23 @@ def test_the_command_line_on_sounds(tmp_path):
     assert answer["settings"][1] == {"name": "few", "strategy": B}
     assert answer["scores"][1]["score"] > 0.8
     assert (out / "training_size.md").is_file()
+
+
+def test_what_cannot_be_read_is_left_out_and_named(tmp_path):
+    rng = np.random.default_rng(0)
+    times = np.arange(4800) / 16_000
+    for name, pitch_hz in (("high", 3000.0), ("low", 300.0)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(8):
+            tone = np.sin(2 * np.pi * pitch_hz * times) + 0.1 * rng.standard_normal(len(times))
+                    path = tmp_path / "set" / name / f"{name}{i}x.wav"
+            wavfile.write(path, 16_000, (8000 * tone).astype(np.int16))
+    (tmp_path / "set" / "high" / "broken.wav").write_bytes(b"RIFF, but no sound")
+    clips = read_clips(tmp_path / "set", groups="none")
+    result = training_size_study(
+        clips, [A, B], tmp_path / "out", sizes="50%,100%", seeds=1, n_folds=2, n_resamples=20
+    )
+    (note,) = [n for n in result["protocol"]["notes"] if n.startswith("left out")]
+    assert "broken.wav" in note
+    assert result["protocol"]["n_clips"] == 16
+    assert result["scores"][1]["score"] == 1.0

@@ -160,6 +160,8 @@ def findings(result: Mapping[str, Any]) -> list[str]:
 
 
 def _ratio(entry: Mapping[str, float]) -> str:
+    if np.isnan(entry["value"]):
+        return "not known, as one of the two is 0"
     if np.isnan(entry["low"]):
         return f"{entry['value']:.2f}"
     return f"{entry['value']:.2f} ({entry['low']:.2f} to {entry['high']:.2f})"

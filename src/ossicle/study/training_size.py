@@ -30,6 +30,7 @@ from ossicle.errors import DataError
 from ossicle.finetune.strategy import Strategy
 from ossicle.finetune.trials import Trials
 from ossicle.metrics import PRIMARY
+from ossicle.pretrain.waveforms import decode_cached
 from ossicle.record import record
 from ossicle.study.cells import Cells
 from ossicle.study.nested import Size, nested_parts, parse_sizes
@@ -39,6 +40,8 @@ from ossicle.study.training_size_page import figures, tables, title, words
 from ossicle.transfer.protocol import Protocol, choose_protocol
 
 NAME = "training_size"
+# Hz; what can be decoded at one rate can be at any.
+DECODED_AT = 16_000
 SIZES = "10%,20%,40%,70%,100%"
 
 
@@ -89,14 +92,16 @@ def training_size_study(
         first what `size_curve.needs` tells of "b" (it) against "a" (the first); "protocol"; "text".
 
     Raises:
-        DataError: fewer than two strategies, sizes of the same clips, another study in `out`, a
-            clip that cannot be read.
+        DataError: fewer than two strategies, sizes of the same clips, another study in `out`, or
+            none of the clips can be read.
         OssicleError: a strategy that cannot be read or run.
     """
     settings, labels = read_settings(strategies, names)
     wanted = parse_sizes(sizes)
     if seeds < 1:
         raise DataError(f"seeds is {seeds}: it must be 1 or more")
+    if trials is None:
+        clips = _readable(clips, workers)
     protocol = choose_protocol(clips, n_folds=n_folds, random_state=seed)
     repeats = range(seed, seed + seeds)
     parts = _parts(clips, protocol, wanted, repeats, draw_by)
@@ -197,6 +202,16 @@ def training_size_study(
         command=_command(arguments, seed) if command is None else command,
     )
     return result
+
+
+def _readable(clips: Clips, workers: int) -> Clips:
+    """The clips that can be read; a note names each of the others."""
+    waveforms = decode_cached(clips, DECODED_AT, workers)
+    if not waveforms.skipped:
+        return clips
+    kept = clips.subset(waveforms.rows)
+    kept.notes += [f"left out {path}: {reason}" for _, path, reason in waveforms.skipped]
+    return kept
 
 
 def read_settings(

@@ -486,7 +486,7 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path):
         (tmp_path / "set" / name).mkdir(parents=True)
         for i in range(8):
             tone = np.sin(2 * np.pi * pitch_hz * times) + 0.1 * rng.standard_normal(len(times))
-                    path = tmp_path / "set" / name / f"{name}{i}x.wav"
+            path = tmp_path / "set" / name / f"{name}{i}x.wav"
             wavfile.write(path, 16_000, (8000 * tone).astype(np.int16))
     (tmp_path / "set" / "high" / "broken.wav").write_bytes(b"RIFF, but no sound")
     clips = read_clips(tmp_path / "set", groups="none")

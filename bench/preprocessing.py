@@ -26,8 +26,8 @@ TASKS: dict[str, tuple[dict, dict]] = {
     "speech_commands_6": ({}, {"excerpt_s": 1.0}),
     # The mel bands of the squared magnitudes: without the logarithm, twice the range of levels.
     "speech_commands_6_power": ({}, {"excerpt_s": 1.0, "power": 2}),
-    # Half of a clip at a time, and two of the five folds: otherwise hours.
-    "esc10": ({"folds": r"/^(\d)-/"}, {"excerpt_s": 2.5, "max_folds": 2}),
+    # Half of a clip at a time, and one of the five folds: otherwise hours.
+    "esc10": ({"folds": r"/^(\d)-/"}, {"excerpt_s": 2.5, "max_folds": 1}),
 }
 OPTIONS = {
     "folds": "--folds",

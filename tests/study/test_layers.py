@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.svm import SVC
@@ -53,6 +54,46 @@ def test_grid_score_without_scaling_is_a_plain_grid_search():
     assert found["score"] >= found["score_unscaled"]
 
 
+@pytest.mark.parametrize("standardised", [True, False])
+def test_a_race_gives_up_what_cannot_win(standardised):
+    """Its best is that of the whole grid; a race without a margin is the grid."""
+    blocks, y = _features(80, seed=3)
+    blocks["late"] = blocks["late"] - 1.2 * (y == "hum")[:, None]
+    splits = layers._splits(y, None, 8)
+    given = (blocks, ("early", "late"), y, splits, standardised)
+    whole = grid_svm_score(*given)
+    assert grid_svm_score(*given, margin=1.0)["score"] == whole["score"]
+    raced = grid_svm_score(*given, margin=0.1)
+    for half in ("", "_unscaled"):
+        assert raced[f"score{half}"] == whole[f"score{half}"]
+        assert raced[f"setting{half}"] == whole[f"setting{half}"]
+    if not standardised:
+        assert not raced["setting"]["scaled"]
+        assert raced["score"] == raced["score_unscaled"]
+
+
+def test_a_race_runs_less(monkeypatch):
+    rng = np.random.default_rng(3)
+    y = np.repeat(["hum", "click"], [60, 20])  # soft machines say "hum" to all
+    blocks = {"late": rng.normal(size=(80, 3)) + 2.5 * (y == "hum")[:, None]}
+    splits = layers._splits(y, None, 8)
+    fits = []
+
+    class Counted(SVC):
+        def fit(self, X, y):
+            fits.append(1)
+            return super().fit(X, y)
+
+    monkeypatch.setattr(grid_svm, "SVC", Counted)
+    whole = grid_svm_score(blocks, ("late",), y, splits, False)
+    assert len(fits) == 32 * 8
+    fits.clear()
+    assert grid_svm_score(blocks, ("late",), y, splits, False, margin=0.05)[
+        "score"
+    ] == pytest.approx(whole["score"])
+    assert 32 * 2 < len(fits) < 32 * 7
+
+
 def test_subsets_and_names():
     assert len(layer_subsets("abcde")) == 31
     assert subset_name(("1", "3")) == "13"
@@ -78,6 +119,10 @@ def test_any_feature_table_of_ones_own(tmp_path, short_grid):
     assert result["search"]["layers"] in ("late", "early+late")
     assert result["scores"]["late"] > result["scores"]["early"]
     assert result["with_standardising"]["scores"]["late"] >= result["scores"]["late"]
+    table = pd.read_csv(tmp_path / "out.csv").set_index("layers")
+    assert table["without_standardising"].to_dict() == pytest.approx(result["scores"])
+    assert table["fast_search"].to_dict() == pytest.approx(result["search"]["scores"])
+    assert table["published"].isna().all()
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert json.loads(out.read_text())["scores"] == result["scores"]
     assert "| late |" in out.with_suffix(".md").read_text()

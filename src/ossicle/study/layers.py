@@ -28,9 +28,9 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from ossicle.errors import DataError
-from ossicle.record import record, write_json
+from ossicle.record import record, replaced, write_json
 from ossicle.study.grid_svm import grid_svm_scores, layer_subsets, svm_grid
-from ossicle.study.layers_table import layers_table
+from ossicle.study.layers_table import layers_frame, layers_table
 from ossicle.transfer.layer_choice import MAX_EXHAUSTIVE, choose_layers
 
 Subset = tuple[str, ...]
@@ -206,7 +206,10 @@ def layers_study(
     )
     if out is not None:
         write_json(out, result)
-        Path(out).with_suffix(".md").write_text(layers_table(result), encoding="utf-8")
+        with replaced(Path(out).with_suffix(".md")) as part:
+            part.write_text(layers_table(result), encoding="utf-8")
+        with replaced(Path(out).with_suffix(".csv")) as part:
+            layers_frame(result).to_csv(part, index=False)
         _write_figure(result, Path(out), list(blocks))
         _partial(out).unlink(missing_ok=True)
     return result

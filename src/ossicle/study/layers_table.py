@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+
 # The authors' tasks: only of their scores is it known how they were made.
 AUTHORS_TASKS = ("ballroom_extended.npz", "gtzan_genre.npz", "gtzan_speechmusic.npz")
 
@@ -15,6 +17,20 @@ def _number(value: float | None) -> str:
 
 def _points(value: float | None) -> str:
     return "not known" if value is None else f"{100 * value:.2f} points"
+
+
+def layers_frame(result: Mapping[str, Any]) -> pd.DataFrame:
+    """A row for each set of features: the scores that are known of it."""
+    search, published = result["search"]["scores"], result["published"]
+    columns: dict[str, Mapping[str, float]] = {"published": published}
+    if "scores" in result:
+        whole = result["with_standardising"]
+        columns["without_standardising"] = {**result["scores"], **result["baselines"]}
+        columns["whole_grid"] = {**whole["scores"], **whole["baselines"]}
+    columns["fast_search"] = search
+    names = list(dict.fromkeys(name for scores in columns.values() for name in scores))
+    rows = [{"layers": n, **{c: scores.get(n) for c, scores in columns.items()}} for n in names]
+    return pd.DataFrame(rows)
 
 
 def layers_table(result: Mapping[str, Any]) -> str:

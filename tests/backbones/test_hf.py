@@ -21,9 +21,12 @@ from safetensors.torch import load_file, save_file
 from ossicle import bundle
 from ossicle.backbones import hf, hf_files
 from ossicle.backbones.hf_frontend import clap_bands, kaldi_bands, read_settings, whisper_bands
-from ossicle.datasets.clips import Clips
+from ossicle.datasets.clips import Clips, read_clips
 from ossicle.errors import BundleError, DownloadError, OssicleError
 from ossicle.features import FeatureTable, extract
+from ossicle.finetune.run import finetune
+from ossicle.finetune.settings import FinetuneSettings
+from ossicle.finetune.stages import layer_parameters
 from ossicle.line import pick_model
 from ossicle.model import Model, create_model
 from ossicle.predict import predict
@@ -576,3 +579,27 @@ def test_the_command_line_takes_a_folder(made, clips, tmp_path, ossicle):
     assert code == 0, err
     columns = pd.read_parquet(out).columns
     assert {"conv/mean", "embedding/max", "block2/mean"} <= set(columns)
+
+
+@pytest.mark.parametrize("name", ["wav2vec2", "ast"])
+def test_its_weights_can_be_trained(name, made, clips, tmp_path):
+    """Blocks are layers like any other, and the bundle holds what they learnt."""
+    model = create_model(f"hf:{made(name)[0]}", pretrained=True)
+    stages = layer_parameters(model)
+    assert [layer for layer in stages if layer.startswith("block")] == ["block1", "block2"]
+    source = read_clips(clips)
+    settings = FinetuneSettings(unfreeze="all", epochs=1, batch_size=4, validation=0.0)
+    tuned = finetune(model, source, np.arange(len(source)), settings)
+    moved = {
+        layer: any(
+            not torch.equal(a, b)
+            for a, b in zip(stages[layer], layer_parameters(tuned.model)[layer], strict=True)
+        )
+        for layer in stages
+    }
+    assert moved["block1"]
+    assert moved["block2"]
+    bundle.save(tuned.model, tmp_path / "m.ossicle")
+    again = bundle.load(tmp_path / "m.ossicle")
+    samples = noise(1.0, model.sample_rate)
+    assert np.array_equal(again.clip_scores(samples), tuned.model.clip_scores(samples))

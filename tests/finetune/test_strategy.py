@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 from dataclasses import asdict, fields
 
@@ -211,3 +212,12 @@ def test_a_bundle_is_a_start_and_its_shape_one_from_scratch(network, tmp_path):
     assert new.info["pretrained"] is False
     assert "random, seed 3" in new.info["weights"]
     assert renewed(model, 3).clip == model.clip
+
+
+def test_without_lightning_one_line_says_so(monkeypatch):
+    """Before anything is read, and only where something is to be trained."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for text in ("scratch backbone=resnet18", "finetune"):
+        with pytest.raises(OssicleError, match=r"training needs Lightning: pip install"):
+            build(Strategy.parse(text), 0)
+    assert build(Strategy.parse("probe backbone=mfcc"), 0).info["name"] == "mfcc"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -46,8 +47,11 @@ def build(start: Start, seed: int) -> Model:
         seed: of random weights.
 
     Raises:
-        OssicleError: there is no such network or keyword, or nothing in it learns.
+        OssicleError: there is no such network or keyword, nothing in it learns, or Lightning is
+            not installed.
     """
+    if start.kind != "probe" and importlib.util.find_spec("lightning") is None:
+        raise OssicleError('training needs Lightning: pip install "ossicle[train]"')
     new = start.kind == "scratch" or start.random
     name = start.backbone
     if name in BACKBONES:

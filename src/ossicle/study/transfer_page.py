@@ -65,13 +65,18 @@ def _verdict(gain: Resampled, metric: str) -> str:
     return f"{how}, {_shown(gain, metric)}"
 
 
+def _signed(value: float, digits: int) -> str:
+    """With its sign; what rounds to nothing has a plus."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
 def _shown(gain: Resampled, metric: str) -> str:
     """A difference with its interval, in points where scores lie between 0 and 1."""
     found = gain.interval()
     points = metric != "r2"
     factor, unit = (100.0, " points") if points else (1.0, "")
     digits = 1 if points else 3
-    value, low, high = (f"{factor * found[k]:+.{digits}f}" for k in ("value", "low", "high"))
+    value, low, high = (_signed(factor * found[k], digits) for k in ("value", "low", "high"))
     return f"{value}{unit} ({low} to {high})"
 
 
@@ -164,7 +169,7 @@ def _matrix(curves: Curves) -> Figure:
             where = sources.index(source), targets.index(target)
             grid[where] = gain["value"]
             scale = 1.0 if curves.metrics[target] == "r2" else 100.0
-            value, low, high = (f"{scale * gain[k]:+.1f}" for k in ("value", "low", "high"))
+            value, low, high = (_signed(scale * gain[k], 1) for k in ("value", "low", "high"))
             dark = abs(gain["value"]) > 0.6 * most
             ax.text(
                 where[1],

@@ -22,7 +22,7 @@ ROWS = [
     ["errors"],
     ["keywords"],
     ["download", "record"],
-    ["headers", "tally", "fingerprint"],
+    ["headers", "tally", "fingerprint", "train_log"],
     ["decode", "frontend"],
     ["audio", "metrics", "backbones", "heads", "train"],
     ["augment", "datasets"],

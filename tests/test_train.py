@@ -17,13 +17,13 @@ from torch import nn
 
 from ossicle.train import (
     CHECKPOINT,
-    LOG,
     Batch,
     Objective,
     TrainingError,
     fit,
     step_seed,
 )
+from ossicle.train_log import LOG
 
 
 class Noise:
@@ -230,6 +230,17 @@ def test_a_monitor_is_logged_and_disturbs_nothing(tmp_path):
     watched, trained = run(tmp_path, monitor=look, monitor_every=5)
     assert_same(plain, watched)
     assert [line["step"] for line in trained.history if "knn" in line] == [5, 10, 12]
+
+
+def test_a_run_leaves_no_thread(tmp_path):
+    """TensorBoard writes in one of its own."""
+    before = set(threading.enumerate())
+    run(tmp_path)
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert set(threading.enumerate()) <= before
+    with pytest.raises(TrainingError):
+        run(tmp_path / "broken", batches=Noise(broken_at=3))
+    assert set(threading.enumerate()) <= before
 
 
 def after(calls: int):

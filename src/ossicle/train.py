@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 from ossicle.errors import OssicleError
 from ossicle.record import replaced
+from ossicle.train_log import LOG, Log
 
 CHECKPOINT = "checkpoint.pt"
-LOG = "log.jsonl"
 
 
 class TrainingError(OssicleError):
@@ -175,7 +175,7 @@ def fit(
         steps = first
     objective.to(fabric.device)
     module, optimiser = fabric.setup(objective, optimiser)
-    writer = _Log(folder if rank == 0 else None, history, first)
+    writer = Log(folder if rank == 0 else None, history, first)
     start = saved = time.perf_counter()
     waited = 0.0
     done = first
@@ -187,7 +187,12 @@ def fit(
     def note(numbers: dict[str, Any]) -> None:
         writer.line({"step": done, **numbers})
 
-    with _own_random_numbers(), _stop_asked() as stop, ThreadPoolExecutor(loaders) as pool:
+    with (
+        closing(writer),
+        _own_random_numbers(),
+        _stop_asked() as stop,
+        ThreadPoolExecutor(loaders) as pool,
+    ):
         ahead: deque[Future[Batch]] = deque()
         for number in range(first, steps):
             while len(ahead) < loaders + 1 and number + len(ahead) < steps:
@@ -367,34 +372,3 @@ def _resumed(
             with suppress(json.JSONDecodeError):  # a line that a crash cut short
                 lines.append(json.loads(text))
     return int(state["step"]), [line for line in lines if line["step"] <= state["step"]]
-
-
-class _Log:
-    """JSON lines, and TensorBoard's file where it is installed; without a folder only in memory."""
-
-    def __init__(self, folder: Path | None, history: list[dict[str, Any]], step: int) -> None:
-        self.lines = list(history)
-        self.path = None if folder is None else folder / LOG
-        self.board: Any = None
-        if folder is None or self.path is None:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        # Lines that a stopped run wrote after its checkpoint are of steps that come again.
-        with replaced(self.path) as part:
-            part.write_text("".join(f"{json.dumps(line)}\n" for line in history), encoding="utf-8")
-        with suppress(ImportError):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
-
-    def line(self, numbers: dict[str, Any]) -> None:
-        self.lines.append(numbers)
-        if self.path is None:
-            return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(numbers) + "\n")
-        if self.board is not None:
-            for name, value in numbers.items():
-                if name != "step":
-                    self.board.add_scalar(name, value, numbers["step"])
-            self.board.flush()

@@ -411,7 +411,9 @@ def test_what_needs_recordings_says_so(objective, tmp_path):
 
 
 def test_what_cannot_run_is_told_before_anything_is_decoded(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr("ossicle.pretrain.run.decode", lambda *a, **k: pytest.fail("decoded"))
+    monkeypatch.setattr(
+        "ossicle.pretrain.run.decode_cached", lambda *a, **k: pytest.fail("decoded")
+    )
     cases = [
         (settings(options={"nothing": 1}), "nothing"),
         (settings("byol", options={"decay": 2.0}), "decay"),

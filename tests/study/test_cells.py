@@ -34,7 +34,9 @@ def test_a_stopped_study_goes_on(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         Cells(tmp_path, {"a": 1}).run(SQUARES, stops)
     again = []
-    rows = Cells(tmp_path, {"a": 1}).run(SQUARES, lambda c: again.append(c) or squared(c))
+    cells = Cells(tmp_path, {"a": 1})
+    assert [cells.has(cell) for cell in SQUARES] == [True] * 4 + [False] * 2
+    rows = cells.run(SQUARES, lambda c: again.append(c) or squared(c))
     assert [c["n"] for c in again] == [3, 3]
     assert [r["square"] for r in rows] == [1, 2, 4, 5, 9, 10]
 

@@ -46,6 +46,10 @@ class Cells:
         with replaced(self.path) as part:
             part.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
 
+    def has(self, cell: Cell) -> bool:
+        """Whether the cell is done."""
+        return _key(cell) in self.done
+
     def run(
         self,
         cells: Sequence[Cell],

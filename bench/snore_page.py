@@ -25,7 +25,6 @@ def tables(result: dict[str, Any]) -> dict[str, pd.DataFrame]:
         for some in result["accuracy"].values():
             there = way in some["ways"]
             row[f"accuracy, split {some['text']}"] = spread(some["ways"][way]) if there else "-"
-        row["seconds"] = f"{entry['seconds']:.0f}"
         accuracy.append(row)
         if entry["to_best"] is not None:
             gap = entry["to_best"]
@@ -85,9 +84,7 @@ def words(result: dict[str, Any]) -> list[str]:
         + "; ".join(f"{way}: `{entry['strategy']}`" for way, entry in by_runs["ways"].items())
         + ".",
         f"From scratch is the mean of {len(seeds)} seeds by runs "
-        f"({', '.join(f'{s:.3f}' for s in seeds)}) and one seed at random. The seconds are those "
-        "of fitting and testing all five folds, without the frozen features, on a core shared with "
-        "other work.",
+        f"({', '.join(f'{s:.3f}' for s in seeds)}) and one seed at random.",
         f"`ossicle audit` finds {about['pairs']} pairs of clips that share a sound, on both sides "
         f"of a border between runs: joined, the {about['runs']} groups become {about['joined']}. "
         "The third split ignores all of it.",

@@ -653,6 +653,17 @@ def test_checks_warn_where_they_must() -> None:
     assert states(**multilabel, score=score(0.35))["Shuffled labels do as well"] == "warn"
 
 
+def test_controls_say_whose_they_are() -> None:
+    """They are by ridge on frozen features, also beside a network that was trained."""
+    titles = ("Shuffled labels score at chance", "A random split agrees")
+    for name, is_other in (("ridge", False), ("fine-tuned", True), ("svm", True)):
+        evaluation = classes_evaluation() | {"probe": {"name": name}, "score": score(0.8)}
+        evaluation["random_split"] = score(0.8)
+        found = {check["title"]: check["text"] for check in checks(evaluation)}
+        assert ["a ridge on the frozen features" in found[t] for t in titles] == [is_other] * 2
+        assert ("the same procedure" in found[titles[0]]) != is_other
+
+
 def test_advice_leads_to_clips() -> None:
     evaluation = classes_evaluation()
     for item in evaluation["items"][9:]:

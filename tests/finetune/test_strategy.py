@@ -221,3 +221,12 @@ def test_without_lightning_one_line_says_so(monkeypatch):
         with pytest.raises(OssicleError, match=r"training needs Lightning: pip install"):
             build(Strategy.parse(text), 0)
     assert build(Strategy.parse("probe backbone=mfcc"), 0).info["name"] == "mfcc"
+
+
+def test_commands_hold_only_what_the_verb_takes():
+    text = "scratch backbone=resnet18 frozen_norms=false head_start=new layer_decay=0.5 epochs=3"
+    assert Strategy.parse(text).command("c", "m.ossicle") == (
+        "ossicle finetune c -o m.ossicle --backbone resnet18 --scratch --epochs 3"
+    )
+    with pytest.raises(OssicleError, match="no verb changes the front end"):
+        Strategy.parse("probe backbone=choi_convnet random=true frontend.scale=10").command()

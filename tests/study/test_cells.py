@@ -73,7 +73,9 @@ def test_numbers_that_json_has_not_become_texts(tmp_path):
     assert Cells(tmp_path, {}).run([{"a": 1}], lambda c: {})[0]["x"] == "nan"
 
 
-def test_a_file_without_a_study_is_begun_anew(tmp_path):
-    (tmp_path / CELLS).write_text('["a list"]\n', encoding="utf-8")
-    rows = Cells(tmp_path, {}).run([{"a": 1}], lambda c: {"x": 2})
-    assert rows[0]["x"] == 2
+@pytest.mark.parametrize("text", ['["a list"]\n', "my own notes\n", '{"cell": 1}\n'])
+def test_a_file_that_is_no_studys_is_left_alone(tmp_path, text):
+    (tmp_path / CELLS).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r"cells\.jsonl: is no study's"):
+        Cells(tmp_path, {"a": 1})
+    assert (tmp_path / CELLS).read_text(encoding="utf-8") == text

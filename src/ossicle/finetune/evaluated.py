@@ -96,5 +96,5 @@ def evaluate_finetuning(
         arguments=arguments,
         progress=say,
     )
-    result["probe"]["settings"] = asdict(settings)
+    result["probe"]["settings"] = asdict(settings.from_scratch() if scratch else settings)
     return result

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,8 +87,7 @@ def finetune(
     start = time.perf_counter()
     s = settings.check()
     if scratch:
-        s = replace(s, unfreeze="all", unfreeze_every=0, frozen_norms=False)
-        s = replace(s, layer_decay=1.0, head_start="new")
+        s = s.from_scratch()
         layers, poolings = layers or "last", poolings or ("mean",)
     chosen = model.select_layers("all" if layers is None else layers)
     names = model.backbone.poolings if poolings is None else tuple(poolings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ossicle.errors import OssicleError
 
@@ -92,3 +92,14 @@ class FinetuneSettings:
         if self.crop_s is not None and not 0 < self.crop_s < math.inf:
             raise OssicleError(f"crop_s is {self.crop_s}: it must be above 0 s")
         return self
+
+    def from_scratch(self) -> FinetuneSettings:
+        """The same for random weights: all of them learn, alike, and so does a new head."""
+        return replace(
+            self,
+            unfreeze="all",
+            unfreeze_every=0,
+            frozen_norms=False,
+            layer_decay=1.0,
+            head_start="new",
+        )

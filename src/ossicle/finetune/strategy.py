@@ -16,8 +16,9 @@ from ossicle.keywords import parse_keywords
 KINDS = ("probe", "finetune", "scratch")
 # What is learnt from nothing needs larger steps, and more of them.
 SCRATCH = FinetuneSettings(epochs=40, learning_rate=2e-3, layer_decay=1.0, patience=10)
-# What `ossicle finetune` can be told.
+# What `ossicle finetune` can be told, and what of it says nothing about random weights.
 OPTIONS = frozenset(f.name for f in fields(FinetuneSettings)) - {"warm_up", "head_rate"}
+OF_TRAINED = {"unfreeze", "unfreeze_every", "frozen_norms", "layer_decay", "head_start"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,12 @@ class Strategy:
             clips: folder or manifest.
             out: the bundle.
             options: of reading the clips, such as "--groups", "speaker".
+
+        Raises:
+            OssicleError: no verb does it: a frozen network behind another front end.
         """
+        if self.kind == "probe" and self.frontend:
+            raise OssicleError("no verb changes the front end of a frozen network")
         verb = "train" if self.kind == "probe" else "finetune"
         words = ["ossicle", verb, clips, "-o", out, *options]
         words += ["--backbone", self.backbone]
@@ -113,9 +119,10 @@ class Strategy:
             words += ["--choose-layers"] if self.choose_layers else []
             return shlex.join(words)
         usual = asdict(Strategy(self.kind).training)
+        known = OPTIONS - OF_TRAINED if self.kind == "scratch" else OPTIONS
         for name, value in asdict(self.training).items():
             option = "--" + name.removesuffix("_s").replace("_", "-")
-            if value == usual[name] or name not in OPTIONS:
+            if value == usual[name] or name not in known:
                 continue
             if isinstance(value, bool):
                 words.append(option if value else option.replace("--", "--no-", 1))

@@ -90,6 +90,12 @@ def _control_checks(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     low, value, high = limits(evaluation.get("score"))
     chance = known_chance(evaluation)
     found = []
+    # Both controls are by ridge on the features before any training, whatever made the score.
+    probe = evaluation.get("probe")
+    name = probe.get("name") if isinstance(probe, Mapping) else None
+    other = name not in (None, "ridge")
+    procedure = "a ridge on the frozen features" if other else "the same procedure"
+    apart = " This is a ridge on the frozen features, not the model itself." if other else ""
     worst = value if low is None else low
     if no_better(evaluation):
         told = "The score cannot be told from the "
@@ -99,8 +105,8 @@ def _control_checks(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     least, reached, most = limits(shuffled)
     if reached is not None and metric not in ERRORS:
         repeats = shuffled.get("repeats") if isinstance(shuffled, Mapping) else None
-        told = "Trained on shuffled labels, where there is nothing to learn, the same procedure "
-        told += f"gets {format_score(metric, reached)}"
+        told = "Trained on shuffled labels, where there is nothing to learn, "
+        told += f"{procedure} gets {format_score(metric, reached)}"
         told += f" (mean of {plural(repeats, 'shuffle')})" if repeats else ""
         if chance is not None:
             leaks = (reached if least is None else least) > chance + _CHANCE_MARGIN
@@ -122,14 +128,14 @@ def _control_checks(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
             told = f"Splitting clips at random would have claimed {claimed}, because it tests on "
             told += "clips whose sisters it has trained on. That is not the number to quote: on "
             told += f"recordings it has not heard, the model does {format_score(metric, value)}."
-            found.append(_check("warn", "A random split would mislead here", told))
+            found.append(_check("warn", "A random split would mislead here", told + apart))
         elif outside:
             told = f"It gives {claimed}, which is unusual: the groups may differ a lot in size."
-            found.append(_check("info", "A random split scores worse", told))
+            found.append(_check("info", "A random split scores worse", told + apart))
         else:
             told = f"It would have claimed {claimed}, within the interval: little that helps is "
             told += "shared between the clips of a group."
-            found.append(_check("good", "A random split agrees", told))
+            found.append(_check("good", "A random split agrees", told + apart))
     return found
 
 

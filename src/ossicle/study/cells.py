@@ -26,7 +26,7 @@ class Cells:
         of: what makes the study the same study: arguments, checksum of the data.
 
     Raises:
-        DataError: the folder holds another study.
+        DataError: the folder holds another study, or a file of that name which is none.
     """
 
     def __init__(self, folder: Path, of: Mapping[str, Any]) -> None:
@@ -35,7 +35,9 @@ class Cells:
         self.done: dict[str, dict[str, Any]] = {}
         folder.mkdir(parents=True, exist_ok=True)
         lines = _lines(self.path)
-        if lines and lines[0].get("of") != self.of:
+        if not lines and self.path.is_file() and self.path.stat().st_size:
+            raise DataError(f"{self.path}: is no study's; choose another folder, or delete it")
+        if lines and lines[0]["of"] != self.of:
             raise DataError(
                 f"{folder}: holds a study with other arguments or clips; choose another folder, "
                 f"or delete {CELLS} in it to start anew"
@@ -94,7 +96,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
         except ValueError:
             break
-        if not isinstance(line, dict) or (lines and not {"cell", "result"} <= line.keys()):
+        wanted = {"cell", "result"} if lines else {"of"}
+        if not isinstance(line, dict) or not wanted <= line.keys():
             break
         lines.append(line)
     return lines

@@ -12,7 +12,7 @@ setup: $(STAMP)
 $(STAMP): requirements.lock constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), "ossicle is set up with Python 3.11"'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock -c constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -54,10 +54,12 @@ bench: $(STAMP)
 bench-gpu: $(STAMP)
 	$(BIN)/python bench/gpu.py
 
-# Exact versions of all that is installed, from the ranges in pyproject.toml.
+# Exact versions of all that is installed, from the ranges in pyproject.toml. tinysoundfont renders to
+# arrays without pyaudio, which it asks for and which builds nowhere without PortAudio's headers.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet -c constraints.txt 'setuptools>=77' torch==2.13.0 '.[dev]'
+	build/lock/bin/python -m pip install --quiet --no-deps tinysoundfont==0.3.7
 	(echo "# Exact versions, made by 'make lock'."; build/lock/bin/python -m pip freeze --all --exclude ossicle --exclude pip) > requirements.lock
 
 clean:

@@ -14,6 +14,9 @@ import typer
 
 from ossicle import __version__
 from ossicle.cli_advise import advise
+from ossicle.cli_bench import bench
+from ossicle.cli_data import data
+from ossicle.cli_export import export_xares
 from ossicle.cli_finetune import finetune
 from ossicle.cli_networks import backbones, export_hear
 from ossicle.cli_options import (
@@ -55,6 +58,7 @@ app = typer.Typer(
 )
 study = typer.Typer(no_args_is_help=True, help="Experiments of the literature, each one command.")
 app.add_typer(study, name="study")
+app.add_typer(data, name="data")
 
 
 def _version(asked: bool) -> None:
@@ -246,6 +250,8 @@ def compare(
 app.command()(pretrain)
 app.command()(backbones)
 app.command("export-hear")(export_hear)
+app.command("export-xares")(export_xares)
+app.command()(bench)
 
 
 study.command("layers")(study_layers)

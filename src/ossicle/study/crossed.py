@@ -51,6 +51,7 @@ class Crossed:
         n_resamples: R.
         confidence: coverage of the intervals.
         seed: of the resampling.
+        metrics: what is compared; None: see ``metrics_of``.
 
     Attributes:
         scores: metric -> (A, S).
@@ -70,13 +71,14 @@ class Crossed:
         n_resamples: int = 1000,
         confidence: float = 0.95,
         seed: int = 0,
+        metrics: Sequence[str] | None = None,
     ) -> None:
         if decisions.ndim != 4 or decisions.shape[2] != len(y):
             raise DataError(
                 f"decisions are {decisions.shape}, not (settings, seeds, {len(y)}, outputs)"
             )
         self.task, self.classes, self.confidence = task, tuple(classes), confidence
-        self.metrics = metrics_of(task)
+        self.metrics = metrics_of(task) if metrics is None else tuple(metrics)
         a, s = decisions.shape[:2]
         codes, self.n_groups = group_codes(groups, len(y))
         self.n_seeds = s
@@ -112,11 +114,13 @@ class Crossed:
         k = len(self.classes)
         true = y.astype(bool) if y.ndim == 2 else np.eye(k, dtype=bool)[y]
         binary = self.task == "classes" and k == 2
-        ranking = ranking_statistics(true, decisions, binary=binary)
         if self.task == "multilabel":
-            return ranking
+            return ranking_statistics(true, decisions, binary=binary)
         predicted = np.eye(k, dtype=bool)[decisions.argmax(1)]
         counting = count_statistics(true, predicted, single=True)
+        if not {"auc", "map"} & set(self.metrics):
+            return counting
+        ranking = ranking_statistics(true, decisions, binary=binary)
         return lambda weights: {**ranking(weights), **counting(weights)}
 
     def contrast(self, metric: str, weights: Sequence[float] | np.ndarray) -> dict[str, float]:
@@ -132,10 +136,7 @@ class Crossed:
             deviation of the value if clips and seeds were drawn anew.
         """
         w = np.asarray(weights, np.float64)
-        by_seed = w @ self.scores[metric]
-        value = float(by_seed.mean())
-        resampled = np.tensordot(w, self._resampled[metric], axes=1)  # (S, R)
-        both = np.einsum("sr,rs->r", resampled, self._shares)
+        value, both, freedom = self.draws(metric, w)
         known = ~np.isnan(both)
         nothing = {"value": value, "low": float("nan"), "high": float("nan")}
         if np.isnan(value) or 2 * known.sum() < len(known) or self.n_groups < 2:
@@ -147,12 +148,6 @@ class Crossed:
                 return {**nothing, "deviation": deviation}
             low, high = agreement_interval(value, self.n_groups, self.confidence, (lowest, highest))
             return {"value": value, "low": low, "high": high, "deviation": deviation}
-        freedom = _freedom(
-            float(resampled.mean(axis=0)[known].var()),
-            self.n_groups,
-            float(by_seed.var(ddof=1)) / self.n_seeds if self.n_seeds > 1 else 0.0,
-            self.n_seeds,
-        )
         reach = student.ppf((1 + self.confidence) / 2, freedom) * deviation
         return {
             "value": value,
@@ -160,6 +155,24 @@ class Crossed:
             "high": float(min(value + reach, highest)),
             "deviation": deviation,
         }
+
+    def draws(self, metric: str, weights: np.ndarray) -> tuple[float, np.ndarray, float]:
+        """A contrast, (R,) what it would have been on other clips and seeds, degrees of freedom.
+
+        Args:
+            metric, weights: as for ``contrast``.
+        """
+        by_seed = weights @ self.scores[metric]
+        resampled = np.tensordot(weights, self._resampled[metric], axes=1)  # (S, R)
+        both = np.einsum("sr,rs->r", resampled, self._shares)
+        over_clips = resampled.mean(axis=0)[~np.isnan(both)]
+        freedom = _freedom(
+            float(over_clips.var()) if len(over_clips) else 0.0,
+            self.n_groups,
+            float(by_seed.var(ddof=1)) / self.n_seeds if self.n_seeds > 1 else 0.0,
+            self.n_seeds,
+        )
+        return float(by_seed.mean()), both, freedom
 
     def _bounds(self, metric: str, weights: np.ndarray) -> tuple[float, float]:
         """What the contrast can be: scores lie in 0 to 1, R2 below 1."""
@@ -189,7 +202,7 @@ def _draws(n: int, n_resamples: int, generator: np.random.Generator) -> np.ndarr
 
 def _freedom(groups: float, n_groups: int, seeds: float, n_seeds: int) -> float:
     """Satterthwaite's degrees of freedom of the sum of the two variances."""
-    below = groups**2 / (n_groups - 1)
+    below = groups**2 / max(n_groups - 1, 1)
     if n_seeds > 1:
         below += seeds**2 / (n_seeds - 1)
-    return (groups + seeds) ** 2 / below if below > 0 else float(n_groups - 1)
+    return (groups + seeds) ** 2 / below if below > 0 else float(max(n_groups - 1, 1))

@@ -1,0 +1,126 @@
+"""The open suite's scoreboard: `python bench/benchmark.py` writes docs/results/benchmark_open.*.
+
+Fetches what the suite is made of, trains the two networks of its own that are missing from
+build/benchmark (about an hour on two cores; on recordings out of packages that no task of the suite
+uses), then runs every row under ossicle's protocol, and some under the protocols of others. Every
+cell that is done is kept in build/benchmark/open, so that a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from ossicle.benchmark.packages import Packages
+from ossicle.benchmark.results import Results
+from ossicle.benchmark.scoreboard import write_scoreboard
+from ossicle.benchmark.suite_scores import collect
+from ossicle.download import cache_dir
+from ossicle.record import record, replaced
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build" / "benchmark"
+OUT = ROOT / "docs" / "results"
+# No recipe of the suite uses these.
+UNHEARD = ("0ad-data", "festvox-ru", "warzone2100-music")
+STEPS = 2500
+NETWORKS = {"SlowFast NFNet 1/8": "slowfast_nfnet_f0", "NFNet 1/8": "nfnet_f0"}
+HEARD = "SimCLR, without labels, on packages that the suite's tasks also use"
+# Label -> bundle trained by bench/pretrain.py.
+OLDER = {
+    "SlowFast NFNet 1/8, SimCLR, 5,000 steps": "simclr",
+    "SlowFast NFNet 1/8, BYOL, 5,000 steps": "byol",
+}
+PROTOCOLS = ("evar", "hear", "xares", "xares-knn")
+PROTOCOL_ROWS = {
+    "yamnet, last layer": "probe backbone=yamnet layers=last pooling=mean",
+    "yamnet, all layers": "probe backbone=yamnet layers=all",
+    "mel statistics": "probe backbone=mel layers=all",
+}
+
+
+def pretrained(network: str) -> Path:
+    """The bundle of a network of the suite's own; made where it is missing."""
+    out = BUILD / f"simclr_{network}.ossicle"
+    if (out / "config.json").is_file():
+        return out
+    folder = cache_dir() / "data" / "packages"
+    packages = Packages(folder)
+    table = BUILD / "unheard.csv"
+    with replaced(table) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "label"))
+        for package in UNHEARD:
+            writer.writerows((str(path), package) for path in packages.audio(package))
+    run(
+        f"pretrain {table} --objective simclr --backbone {network} --set width=1/8 "
+        f"--steps {STEPS} --neighbours 8 --accelerator cpu --workers 1 -o {out}"
+    )
+    return out
+
+
+def run(command: str) -> None:
+    """One line of ossicle's, its answer shown."""
+    print(f"ossicle {command}", file=sys.stderr, flush=True)
+    subprocess.run([sys.executable, "-m", "ossicle.cli", *shlex.split(command)], check=True)
+
+
+def board(rows: dict[str, str], options: str = "", heard: str = "") -> None:
+    """Add rows to the board."""
+    words = " ".join(f"--row {shlex.quote(f'{label}:{text}')}" for label, text in rows.items())
+    said = f"--heard {shlex.quote(heard)}" if heard else ""
+    run(f"bench --suite open --at-hand -o {BUILD / 'open'} {words} {said} {options}")
+
+
+def main() -> None:
+    """Run what is missing and write the pages."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3, help="of random weights")
+    parser.add_argument("--only", choices=("ours", "protocols", "pages"), help="one part")
+    asked = parser.parse_args()
+    BUILD.mkdir(parents=True, exist_ok=True)
+    if asked.only in (None, "ours"):
+        run(f"bench --suite open --at-hand -o {BUILD / 'open'} --comparisons --seeds {asked.seeds}")
+        own = {}
+        for name, network in NETWORKS.items():
+            bundle = pretrained(network)
+            own[f"{name}, SimCLR, {STEPS:,} steps"] = f"probe backbone={bundle} layers=all"
+        board(own)
+        older = {
+            label: f"probe backbone={ROOT / 'build' / 'pretrain' / name}.ossicle layers=all"
+            for label, name in OLDER.items()
+            if (ROOT / "build" / "pretrain" / f"{name}.ossicle").is_dir()
+        }
+        if older:
+            board(older, heard=HEARD)
+    if asked.only in (None, "protocols"):
+        for protocol in PROTOCOLS:
+            board(PROTOCOL_ROWS, f"--protocol {protocol}")
+    write()
+
+
+def write() -> None:
+    """The pages of what is done."""
+    results = Results(BUILD / "open", "open")
+    of = {row: told["protocol"] for row, told in results.rows().items()}
+    ours = [row for row, protocol in of.items() if protocol == "ossicle"]
+    command = "python bench/benchmark.py"
+    about = record({"seeds": 3}, seed=0)
+    write_scoreboard(OUT, "benchmark_open", collect(results, rows=ours), about, command)
+    labels = set(PROTOCOL_ROWS)
+    rows = [row for row, told in results.rows().items() if told["name"] in labels]
+    if {of[row] for row in rows} - {"ossicle"}:
+        told = collect(results, rows=rows)
+        for entry in told["rows"]:
+            entry["name"] = f"{entry['protocol']}: {entry['name']}"
+        write_scoreboard(OUT, "benchmark_protocols", told, about, f"{command} --only protocols")
+    print(json.dumps({"rows": len(ours)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How good is a representation? Many tasks under one protocol, with intervals."""

@@ -296,8 +296,9 @@ def test_only_what_is_missing_is_extracted(tones, tmp_path):
     store = FeatureStore(tmp_path / "store")
     first = Piece(MFCC, np.array([2, 8]), tuple(pieces_module.as_clips(clips.subset([2, 8]))))
     store.append(first.rows, extract_piece(first))
-    executor = Counted()
-    fill(store, clips, MFCC, executor, size=4)
+    executor, told = Counted(), []
+    fill(store, clips, MFCC, executor, size=4, progress=told.append)
+    assert [(p.done, p.total) for p in told] == [(6, 11), (10, 11), (11, 11)]
     assert executor.rows == [[0, 1, 3, 4], [5, 6, 7, 9], [10]]
     fill(store, clips, MFCC, executor, size=4)
     assert len(executor.rows) == 3

@@ -6,10 +6,12 @@ import hashlib
 import io
 import json
 import multiprocessing
+import os
 import re
 import shutil
 import subprocess
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -306,6 +308,17 @@ def test_processes_share_a_folder(cache: Path, tmp_path: Path) -> None:
         process.join(30)
     assert [process.exitcode for process in running] == [0] * 4
     assert [path.name for path in (tmp_path / "p").iterdir()] == [NAME]
+
+
+def test_what_a_killed_run_left_goes(cache: Path, tmp_path: Path) -> None:
+    make_deb(cache / "debs" / DEB, [(f"./{BELL}", b"bell")])
+    old, young = (tmp_path / "p" / f".{NAME}.{pid}.abcd.part" for pid in (1, 2))
+    for path in (old, young):
+        (path / "usr").mkdir(parents=True)
+    long_ago = time.time() - 2 * 24 * 3600
+    os.utime(old, (long_ago, long_ago))
+    Packages(tmp_path / "p").files(NAME)
+    assert sorted(path.name for path in (tmp_path / "p").iterdir()) == [young.name, NAME]
 
 
 def test_a_folder_without_its_record_is_not_taken(cache: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def font(tmp_path: Path) -> SoundFont:
         Tiny(0, 5, "Soft", softer_cb=200),
         Tiny(0, 7, "Low only", keys=(0, 60)),
         Tiny(8, 24, "Ukulele"),
-        Tiny(0, 9, "Hardly", softer_cb=1400),
+        Tiny(0, 9, "Hardly", softer_cb=450),
         Tiny(128, 0, "Kit", softer_cb=200),
     ]
     return SoundFont(write_sf2(tmp_path / "fonts" / "tiny.sf2", presets))

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import tarfile
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ _TEXTS = (
 _MUSIC = (".sf2", ".sf3", ".mma", ".mid", ".midi", ".kar", ".gsm")
 # fmt: on
 _RECORD = ".package.json"
+_STALE_S = 24 * 3600.0
 _BROKEN = (OSError, EOFError, LZMAError, zlib.error, ValueError, tarfile.TarError, RuntimeError)
 _AR_MAGIC = b"!<arch>\n"
 
@@ -162,6 +164,10 @@ class Packages:
                 problem = f"{deb}: SHA-256 is {found}, expected {pinned.sha256}"
                 raise DownloadError(f"{problem}; it is not used")
             self._say(f"unpacking {package}")
+            for old in self.folder.glob(f".{package[:64]}.*.part"):
+                # Of a run that was killed; a younger one may be another process's at work.
+                if time.time() - old.stat().st_mtime > _STALE_S:
+                    shutil.rmtree(old, ignore_errors=True)
             part.mkdir(parents=True)
             _extract(deb, part)
             about = {"package": package, "version": version, "sha256": found}

@@ -49,6 +49,8 @@ bench: $(STAMP)
 	$(BIN)/python bench/byol_step.py
 	$(BIN)/python bench/open_audio.py build/open
 	$(BIN)/python bench/pretrain.py build/open
+	$(BIN)/python bench/benchmark.py
+	$(BIN)/python bench/scale.py
 
 # The same at full width on a GPU; says so where there is none.
 bench-gpu: $(STAMP)

@@ -190,3 +190,24 @@ def test_one_seed_and_one_group():
     assert whole.contrast("accuracy", [1.0])["value"] == 0.75
     with pytest.raises(DataError, match="settings, seeds"):
         Crossed("classes", y[:-1], answers(right, y), NAMES, alone(n - 1))
+
+
+def test_one_metric_alone_has_the_numbers_it_has_among_others():
+    generator = np.random.default_rng(4)
+    y = generator.integers(0, 2, 60)
+    decisions = answers(generator.random((2, 3, 60)) < 0.7, y)
+    options = {"n_resamples": 200, "seed": 3}
+    whole = Crossed("classes", y, decisions, NAMES, alone(60), **options)
+    one = Crossed("classes", y, decisions, NAMES, alone(60), metrics=("accuracy",), **options)
+    assert one.contrast("accuracy", [1.0, -1.0]) == whole.contrast("accuracy", [1.0, -1.0])
+    value, resampled, freedom = one.draws("accuracy", np.array([1.0, -1.0]))
+    by_hand = accuracy_of(decisions[0], y) - accuracy_of(decisions[1], y)
+    assert value == pytest.approx(by_hand)
+    assert resampled.shape == (200,)
+    assert resampled.std() == whole.contrast("accuracy", [1.0, -1.0])["deviation"]
+    assert 1 <= freedom <= 59 + 2
+
+
+def accuracy_of(decisions: np.ndarray, y: np.ndarray) -> float:
+    """The mean over seeds."""
+    return float(np.mean([accuracy_score(y, each.argmax(1)) for each in decisions]))

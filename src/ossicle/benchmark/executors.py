@@ -224,7 +224,10 @@ def _connect(module: Any, address: str, quiet: dict[str, Any]) -> None:
         module.init(address=address, runtime_env=environment, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = str(error).strip().partition("\n")[0]
-        raise OssicleError(f"no Ray can be used at {address}: {first}") from error
+        raise OssicleError(
+            f"no Ray can be used at {address}: {first}; it takes the same version of Ray here, and "
+            "its token where it has one (RAY_AUTH_MODE, RAY_AUTH_TOKEN)"
+        ) from error
 
 
 def _cores(module: Any) -> int:

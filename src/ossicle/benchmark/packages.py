@@ -1,6 +1,7 @@
 """Audio, SoundFonts and texts out of Debian packages, which are opened as archives.
 
-Nothing of a package is installed or run. A package of the table `PACKAGES` has its checksum pinned.
+Nothing of a package is installed or run here. A package of the table `PACKAGES` has its checksum
+pinned.
 """
 
 from __future__ import annotations

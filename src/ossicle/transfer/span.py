@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.linalg import blas, eigh
+from scipy.linalg import eigh
 
 from ossicle.transfer.problem import FeatureError
 
@@ -74,13 +74,12 @@ class Span:
     def gram(self) -> np.ndarray:
         """(n, n) float64 scalar products of the standardised clips, summed over blocks."""
         n = len(self.X)
-        total = np.zeros((n, n), order="F")
+        total = np.zeros((n, n))
         for _, block in self.blocks():
-            # Half a product: one triangle, in the features' own precision, summed in float64.
-            syrk = blas.ssyrk if block.dtype == np.float32 else blas.dsyrk
-            total += syrk(1.0, block, lower=1)
-        lower = np.tril(total, -1)
-        return np.tril(total) + lower.T
+            # In the features' own precision, summed in float64. A matrix by its own transpose is
+            # half a product to NumPy, which, unlike SciPy's BLAS, lets other threads run.
+            total += block @ block.T
+        return total
 
     def standardised(self) -> np.ndarray:
         """(n, d) float64 standardised features: for d <= n, where they are small."""

@@ -9,7 +9,7 @@ import pytest
 
 from ossicle.audio import Audio, save
 from ossicle.benchmark.hares_suite import audioset, birdsong, esc50, tut18
-from ossicle.benchmark.hares_suite.audioset import Tree
+from ossicle.benchmark.hares_suite.tree import Tree
 from ossicle.benchmark.task import DOMAINS, differences
 from ossicle.errors import DataError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ossicle.benchmark.hares_suite.audioset import Tree
+from ossicle.benchmark.hares_suite.tree import Tree
 from ossicle.benchmark.task import Task, TaskData, from_rows
 from ossicle.datasets.layouts import read_text_table
 from ossicle.errors import DataError

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ossicle.benchmark.hares_suite.audioset import Tree, groups_in_both
+from ossicle.benchmark.hares_suite.tree import Tree, groups_in_both
 from ossicle.benchmark.task import Task, TaskData, from_rows
 from ossicle.errors import DataError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from ossicle.benchmark.hares_suite.audioset import Tree, groups_in_both
+from ossicle.benchmark.hares_suite.tree import Tree, groups_in_both
 from ossicle.benchmark.task import PARTS, Task, TaskData, from_rows
 from ossicle.errors import DataError
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from ossicle.benchmark.hares_suite.audioset import Tree, groups_in_both
+from ossicle.benchmark.hares_suite.tree import Tree, groups_in_both
 from ossicle.benchmark.task import Task, TaskData, from_rows
 from ossicle.errors import DataError
 

@@ -51,6 +51,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/pretrain.py build/open
 	$(BIN)/python bench/benchmark.py
 	$(BIN)/python bench/scale.py
+	$(BIN)/python bench/suite_time.py
 
 # The same at full width on a GPU; says so where there is none.
 bench-gpu: $(STAMP)

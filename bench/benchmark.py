@@ -11,17 +11,20 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+from ossicle.benchmark.entries import Entry, facts
 from ossicle.benchmark.open_suite.recipes import RECIPES
 from ossicle.benchmark.packages import Packages
 from ossicle.benchmark.results import Results
 from ossicle.benchmark.scoreboard import write_scoreboard
 from ossicle.benchmark.suite_scores import collect
 from ossicle.download import cache_dir
+from ossicle.finetune.strategy import Strategy
 from ossicle.record import record, replaced
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,12 +51,12 @@ PROTOCOL_ROWS = {
 def pretrained(network: str) -> Path:
     """The bundle of a network of the suite's own; made where it is missing."""
     out = BUILD / f"simclr_{network}.ossicle"
-    if (ROOT / out / "config.json").is_file():
+    if (out / "config.json").is_file():
         return out
     folder = cache_dir() / "data" / "packages"
     packages = Packages(folder)
     table = BUILD / "unheard.csv"
-    with replaced(ROOT / table) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with replaced(table) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "label"))
         for package in UNHEARD:
@@ -68,10 +71,7 @@ def pretrained(network: str) -> Path:
 def run(command: str) -> None:
     """One line of ossicle's, its answer shown."""
     print(f"ossicle {command}", file=sys.stderr, flush=True)
-    # Paths are below the repository, so that they are the same wherever it lies.
-    subprocess.run(
-        [sys.executable, "-m", "ossicle.cli", *shlex.split(command)], check=True, cwd=ROOT
-    )
+    subprocess.run([sys.executable, "-m", "ossicle.cli", *shlex.split(command)], check=True)
 
 
 def board(rows: dict[str, str], options: str = "", heard: str = "") -> None:
@@ -85,9 +85,11 @@ def main() -> None:
     """Run what is missing and write the pages."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=1, help="of random weights")
-    parser.add_argument("--only", choices=("ours", "protocols", "pages"), help="one part")
+    parser.add_argument("--only", choices=("ours", "protocols", "speed", "pages"), help="one part")
     asked = parser.parse_args()
-    (ROOT / BUILD).mkdir(parents=True, exist_ok=True)
+    # Bundles are named by their path below the repository, the same wherever it lies.
+    os.chdir(ROOT)
+    BUILD.mkdir(parents=True, exist_ok=True)
     if asked.only in (None, "ours"):
         run(f"bench --suite open -o {BUILD / 'open'} --comparisons --seeds {asked.seeds}")
         own = {}
@@ -98,19 +100,30 @@ def main() -> None:
         older = {
             label: f"probe backbone=build/pretrain/{name}.ossicle layers=all"
             for label, name in OLDER.items()
-            if (ROOT / "build" / "pretrain" / f"{name}.ossicle").is_dir()
+            if Path(f"build/pretrain/{name}.ossicle").is_dir()
         }
         if older:
             board(older, heard=HEARD)
     if asked.only in (None, "protocols"):
         for protocol in PROTOCOLS:
             board(PROTOCOL_ROWS, f"--protocol {protocol}")
+    if asked.only in (None, "speed"):
+        speeds()
     write(asked.seeds)
+
+
+def speeds() -> None:
+    """How quick each row is, all measured in one run."""
+    results = Results(BUILD / "open", "open")
+    for row, told in results.rows().items():
+        entry = Entry(Strategy.parse(told["strategy"]), told["name"], told["heard"])
+        quick = facts(entry, entry.model(0))["times_real_time"]
+        results.put_row(row, {**told, "times_real_time": quick})
 
 
 def write(seeds: int) -> None:
     """The pages of what is done."""
-    results = Results(ROOT / BUILD / "open", "open")
+    results = Results(BUILD / "open", "open")
     of = {row: told["protocol"] for row, told in results.rows().items()}
     ours = [row for row, protocol in of.items() if protocol == "ossicle"]
     command = "python bench/benchmark.py"

@@ -72,9 +72,9 @@ def main() -> None:
         "suite_time",
         title="How long the open suite takes",
         text=[
-            f"From an empty cache to the scoreboard of YAMNet, every layer: {first:.1f} minutes with "
-            f"{asked.workers} workers, the fetching of its packages in it, which depends on the "
-            f"network. The cache then has {size / 1e9:.1f} GB. "
+            f"From an empty cache to the scoreboard of YAMNet, every layer: {first:.1f} minutes "
+            f"with {asked.workers} workers, the fetching of its packages in it, which depends on "
+            f"the network. The cache then has {size / 1e9:.1f} GB. "
             + ("All three boards have the same mean." if same else "The boards DIFFER."),
         ],
         tables={"Steps": pd.DataFrame(rows)},

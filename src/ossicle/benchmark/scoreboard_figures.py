@@ -132,7 +132,7 @@ def draw_tasks(board: Mapping[str, Any]) -> Figure:
 
 def draw_against(rows: Sequence[Row], key: str, label: str) -> Figure:
     """Mean score against a cost on a logarithmic axis; nothing (0) stands at the left edge."""
-    figure, axes = new_figure(8.0, 4.6)
+    figure, axes = new_figure(9.0, 4.6)
     axis = axes[0, 0]
     values = np.array([max(float(row[key]), 1.0) for row in rows])
     means = np.array([row["mean"]["value"] for row in rows])
@@ -149,32 +149,18 @@ def draw_against(rows: Sequence[Row], key: str, label: str) -> Figure:
             color=_colour(row),
             markersize=6,
             linewidth=1,
+            # Names would lie on each other; the numbers are those of the board.
+            label=f"{i + 1}  {_name(row)}",
+        )
+        axis.annotate(
+            str(i + 1), (values[i], means[i]), (6, 3), textcoords="offset points", fontsize=8
         )
     if key == "parameters":
         axis.set_xscale("symlog", linthresh=1e4)
     else:
         axis.set_xscale("log")
-    axis.margins(x=0.25, y=0.08)
-    low, high = axis.get_ylim()
-    points = 230 / (high - low)  # of type, to a unit of score
-    # Names stand to the right, moved down where two would lie on each other.
-    taken: list[tuple[float, float]] = []
-    for i in np.argsort(-means):
-        down = 0.0
-        while any(
-            abs((means[i] - y) * points + down) < 9 and abs(np.log10(values[i] / x)) < 1.0
-            for x, y in taken
-        ):
-            down -= 1.0
-        taken.append((float(values[i]), float(means[i] + down / points)))
-        axis.annotate(
-            rows[i]["name"],
-            (values[i], means[i]),
-            xytext=(6, down),
-            textcoords="offset points",
-            fontsize=7,
-            va="center",
-        )
+    axis.margins(x=0.08, y=0.08)
+    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7, frameon=False)
     axis.set_xlabel(label)
     axis.set_ylabel("mean score over the suite")
     return figure

@@ -4,11 +4,10 @@ The four SoundFonts are three folds by where their samples come from, as a compa
 samples themselves has it (windows of 24 equal samples; for the compressed font, normalised
 cross-correlation at 11,025 Hz):
 
-* sf_GMbank and A320U descend from one set: of 250 samples with the same name, 74 % agree to a
-  correlation above 0.98. They are one fold. (TimGM6mb is of the same descent, 63 % of its samples
-  have stretches of sf_GMbank's, and is not used.)
-* GeneralUser shares 41 of 864 samples with those two, and its electric grand piano with FluidR3.
-  The presets that play them are left out (`_SHARED`).
+* sf_GMbank and A320U descend from one set: most of their samples with the same name are nearly
+  equal. They are one fold. (TimGM6mb is of the same descent and is not used.)
+* GeneralUser shares some samples with those two, and its electric grand piano with FluidR3. The
+  presets that play them are left out (`_SHARED`).
 * FluidR3Mono, beyond that piano: nothing found.
 
 Of the fonts' drum kits nothing is used here. A group is a program of a fold, with its variations

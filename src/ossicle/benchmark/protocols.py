@@ -77,7 +77,7 @@ PROTOCOLS: dict[str, ProbeProtocol] = {
             "ossicle",
             "ridge in closed form",
             "docs/probes.md",
-            "ridge on every layer, wide layers weighed down; the penalty is chosen on the "
+            "ridge in closed form, wide layers weighed down; the penalty is chosen on the "
             "validation part, else by leaving out each group, and the probe then fitted on "
             "training and validation clips together",
             "all",

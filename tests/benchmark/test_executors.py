@@ -232,11 +232,16 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
 
 def test_ctrl_c_stops_what_was_given_out(workers, tmp_path):
     jobs = ((tmp_path, number) for number in range(10, 400))
+    # What a shell starts in the background is born deaf to Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        for _ in workers.map(marks_and_sleeps, jobs):
-            pass
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            for _ in workers.map(marks_and_sleeps, jobs):
+                pass
+    finally:
+        signal.signal(signal.SIGINT, before)
     list(workers.map(square, range(4)))  # after what was given out
     begun = len(list(tmp_path.iterdir()))
     time.sleep(0.5)

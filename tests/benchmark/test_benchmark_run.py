@@ -132,7 +132,7 @@ def test_rows_are_added_and_random_weights_run_every_seed(task, tmp_path):
     rows = {row["name"]: row for row in collect(results)["rows"]}
     assert rows.keys() == {"mel", "choi_convnet layers=all random=true"}
     assert rows["mel"]["scores"]["tones"]["n_seeds"] == 1
-    assert rows["choi_convnet random=true"]["scores"]["tones"]["n_seeds"] == 2
+    assert rows["choi_convnet layers=all random=true"]["scores"]["tones"]["n_seeds"] == 2
 
 
 def test_layers_are_columns_of_features_that_are_made_once(task, tmp_path, monkeypatch):

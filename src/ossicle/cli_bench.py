@@ -108,7 +108,7 @@ def bench(
             bar=tick,
         )
     say(failures)
-    board = collect(results)
+    board = collect(results, only=list(chosen))
     command = command_line()
     files = write_scoreboard(
         folder, "scoreboard", board, record(_arguments(command), seed=0), command, missing

@@ -134,6 +134,15 @@ def test_a_row_that_lacks_a_task_has_no_mean(results):
     assert len(board["differences"]) == 1
 
 
+def test_a_board_of_some_tasks_takes_its_means_over_them(results):
+    store, truth = results
+    board = collect(store, only=["two"])
+    assert [task["name"] for task in board["tasks"]] == ["two"]
+    mean = board["rows"][0]["mean"]
+    assert mean["n_tasks"] == 1
+    assert mean["value"] == pytest.approx(truth["two", "good"][0].mean())
+
+
 def test_a_task_without_all_folds_is_not_scored(results):
     store, _ = results
     store.put_row("begun", _row("begun"))

@@ -240,3 +240,39 @@ def _decisions(results):
             key = (cell["row"], cell["seed"], cell["fold"])
             found[key] = (arrays["rows"].tobytes(), arrays["decisions"].tobytes())
     return found
+
+
+def test_several_labels_are_scored_by_mean_average_precision(sounds, tmp_path):
+    from sklearn.metrics import average_precision_score
+
+    folder, rows = sounds
+    labels = [
+        [label, "early"] if number % 3 == 0 else [label] for number, label in enumerate(rows.label)
+    ]
+    some = rows.assign(label=labels)
+
+    def read(where):
+        return from_rows(some, where, task="multilabel")
+
+    tags = Task("tags", "open", "music", "tags", "map", read, "make it", "none")
+    loaded, _ = load_tasks({"tags": tags}, {"tags": folder}, lambda text: None)
+    results = Results(tmp_path / "out", "open")
+    with open_executor() as executor:
+        failures = run([MEL], loaded, results, cache=tmp_path / "cache", executor=executor)
+        failures += run(
+            [MEL], loaded, results, cache=tmp_path / "cache", executor=executor, protocol="xares"
+        )
+    assert failures == []
+    board = collect(results)
+    y = loaded[0].data.clips.y()
+    for row in board["rows"]:
+        scores = np.full(y.shape, np.nan)
+        for cell, _, path in results.cells():
+            if cell["row"] == row["row"]:
+                with np.load(path) as arrays:
+                    scores[arrays["rows"]] = arrays["decisions"]
+        heard = ~np.isnan(scores[:, 0])
+        expected = average_precision_score(y[heard], scores[heard], average="macro")
+        assert row["scores"]["tags"]["value"] == pytest.approx(expected)
+    assert len(board["rows"]) == 2
+    assert board["tasks"][0]["metric"] == "map"

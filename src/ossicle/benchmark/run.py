@@ -19,7 +19,7 @@ from ossicle.benchmark.executors import Executor
 from ossicle.benchmark.pieces import features_key, fill
 from ossicle.benchmark.protocols import PROTOCOLS, run_protocol
 from ossicle.benchmark.results import Results
-from ossicle.benchmark.task import Fold, Task, TaskData, differences
+from ossicle.benchmark.task import Fold, Task, TaskData, differences, targets
 from ossicle.errors import DataError, OssicleError
 from ossicle.features import ProgressCallback, one_thread
 from ossicle.model import Model
@@ -259,7 +259,7 @@ def _fill_cells(
     place[kept] = np.arange(len(kept))
     blocks = tuple(entry.blocks(model, store.names()))
     sizes = dict(zip(store.names(), store.sizes(), strict=True))
-    y, groups = clips.y()[kept], clips.groups()[kept]
+    y, groups = targets(clips)[kept], clips.groups()[kept]
     jobs = []
     for cell in cells:
         parts = [place[part] for part in each.data.folds[cell["fold"]]]
@@ -318,7 +318,7 @@ def _keep_task(results: Results, each: Loaded) -> None:
     results.put_task(
         task.name,
         each.checksum,
-        clips.y(),
+        targets(clips),
         clips.groups(),
         {
             "name": task.name,

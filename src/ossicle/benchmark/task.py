@@ -142,6 +142,21 @@ def from_rows(
     return TaskData(clips, moved, list(notes))
 
 
+def targets(clips: Clips) -> np.ndarray:
+    """(n,) int64 class indices, or (n, num_classes) uint8 0/1: a byte each, for millions of clips.
+
+    Args:
+        clips: of task "classes" or "multilabel".
+    """
+    if clips.task == "classes":
+        return clips.y()
+    index = {name: i for i, name in enumerate(clips.classes)}
+    found = np.zeros((len(clips), len(index)), np.uint8)
+    for row, names in enumerate(clips.table["label"]):
+        found[row, [index[name] for name in names]] = 1
+    return found
+
+
 def differences(data: TaskData, published: Mapping[str, int]) -> list[str]:
     """What of the published counts does not hold: "train: 1,500 clips, published 1,600".
 

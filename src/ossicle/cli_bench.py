@@ -35,8 +35,12 @@ def bench(
         bool, typer.Option("--at-hand", help="Of open, also the sets in OSSICLE_SHARED/data.")
     ] = False,
     protocol: Annotated[
-        str, typer.Option(help="ossicle, hares, hear, xares, xares-knn or evar.")
-    ] = "ossicle",
+        str | None,
+        typer.Option(
+            help="ossicle, hares, hear, xares, xares-knn or evar; default: hares for hares, "
+            "ossicle for open."
+        ),
+    ] = None,
     layers: Annotated[
         str | None, typer.Option(help="all, last, names, ranges; default: the protocol's.")
     ] = None,
@@ -101,7 +105,7 @@ def bench(
             results,
             cache=features or cache_dir() / "bench",
             executor=executor,
-            protocol=protocol,
+            protocol=protocol or ("hares" if suite == "hares" else "ossicle"),
             seeds=range(seeds),
             keep_features=keep_features,
             say=describe,

@@ -86,6 +86,7 @@ def bench(
     entries = _entries(
         backbone or [], row or [], layers, pooling, random, keywords or [], comparisons, heard
     )
+    protocol = protocol or ("hares" if suite == "hares" else "ossicle")
     only = tasks.split(",") if tasks else None
     chosen, folders = suite_tasks(suite, data, only=only, at=_places(at or []), at_hand=at_hand)
     folder = Path(f"bench-{suite}") if out is None else out
@@ -99,34 +100,37 @@ def bench(
     say([f"note: {each.task.name}: {note}" for each in loaded for note in each.data.notes])
     number = count_workers(workers)
     with open_executor(ray, number) as executor, working("features") as (tick, describe):
-        failures = run(
+        ran = run(
             entries,
             loaded,
             results,
             cache=features or cache_dir() / "bench",
             executor=executor,
-            protocol=protocol or ("hares" if suite == "hares" else "ossicle"),
+            protocol=protocol,
             seeds=range(seeds),
             keep_features=keep_features,
             say=describe,
             bar=tick,
         )
-    say(failures)
-    board = collect(results, only=list(chosen))
+    say([f"skipped {line}" for line in ran.skipped])
+    say(ran.failures)
+    clips = {each.task.name: each.checksum for each in loaded}
+    board = collect(results, only=list(chosen), clips=clips)
     command = command_line()
-    files = write_scoreboard(
-        folder, "scoreboard", board, record(_arguments(command), seed=0), command, missing
-    )
+    about = record({"command": command, "protocol": protocol, "seeds": seeds}, seed=0)
+    files = write_scoreboard(folder, "scoreboard", board, about, command, missing)
     told: dict[str, Any] = {
         "out": str(folder),
         "files": [str(path) for path in files],
         "missing": missing,
-        "failures": failures,
+        "failures": ran.failures,
+        "skipped": ran.skipped,
         "scoreboard": board,
     }
     answer([*lines_of(board), f"scoreboard: {folder / 'scoreboard.html'}"], told, as_json)
-    if failures:
-        raise OssicleError(f"{len(failures)} parts could not be scored; the first: {failures[0]}")
+    if ran.failures:
+        n = len(ran.failures)
+        raise OssicleError(f"{n} parts could not be scored; the first: {ran.failures[0]}")
 
 
 def _entries(
@@ -156,8 +160,10 @@ def _entries(
         )
         entries.append(Entry(strategy, heard=heard))
     for text in rows:
-        label, _, strategy_text = text.rpartition(":") if ":probe " in text else ("", "", text)
-        entries.append(Entry(Strategy.parse(strategy_text.strip()), label.strip(), heard))
+        # Labels and names of networks may have colons of their own.
+        label, found, rest = text.partition(":probe ")
+        label, written = (label, f"probe {rest}") if found else ("", text)
+        entries.append(Entry(Strategy.parse(written), label.strip(), heard))
     return entries
 
 
@@ -186,7 +192,3 @@ def _build(tasks: dict[str, Any], folders: dict[str, Path], suite: str) -> dict[
             except OssicleError as error:
                 failed[name] = str(error)
     return failed
-
-
-def _arguments(command: str) -> dict[str, Any]:
-    return {"command": command}

@@ -70,7 +70,10 @@ def test_scores_are_those_of_the_probe_by_hand(task, tmp_path):
     from ossicle.transfer.probe import create_probe
 
     results = Results(tmp_path / "out", "open")
-    assert _run(task, results, tmp_path / "cache") == []
+    ran = _run(task, results, tmp_path / "cache")
+    assert ran.failures == []
+    (line,) = ran.skipped
+    assert line.startswith(f"tones: {task[1] / 'broken.wav'}: ")
     row = collect(results)["rows"][0]
     data = task[0].read(task[1])
     table = extract(create_model("mel"), data.clips)
@@ -180,9 +183,9 @@ def test_a_task_that_cannot_be_fitted_is_told_and_the_rest_runs(sounds, task, tm
     loaded, _ = load_tasks(tasks, folders, lambda text: None)
     results = Results(tmp_path / "out", "open")
     with open_executor() as executor:
-        failures = run([MEL], loaded, results, cache=tmp_path / "cache", executor=executor)
-    assert len(failures) == 1
-    assert failures[0].startswith("mel, bad: ")
+        ran = run([MEL], loaded, results, cache=tmp_path / "cache", executor=executor)
+    assert len(ran.failures) == 1
+    assert ran.failures[0].startswith("mel, bad: ")
     assert [t["name"] for t in collect(results)["tasks"]] == ["tones"]
 
 
@@ -193,6 +196,38 @@ def test_changed_labels_are_another_task(sounds, task, tmp_path):
     turned = rows.assign(label=[{"low": "high", "high": "low"}[x] for x in rows["label"]])
     other = Task("tones", "open", "music", "x", "accuracy", lambda f: from_rows(turned, f), "", "")
     _run((other, folder), results, tmp_path / "cache")
+    assert len(results.cells()) == 6
+
+
+def test_a_board_of_other_labels_does_not_show_the_old_ones(sounds, task, tmp_path):
+    folder, rows = sounds
+    results = Results(tmp_path / "out", "open")
+    _run(task, results, tmp_path / "cache")
+    some = rows[rows["group"] > 0]
+    other = Task("tones", "open", "music", "x", "accuracy", lambda f: from_rows(some, f), "", "")
+    loaded, _ = load_tasks({"tones": other}, {"tones": folder}, lambda text: None)
+    with open_executor() as executor:
+        run([RANDOM], loaded, results, cache=tmp_path / "cache", executor=executor)
+    board = collect(results, clips={"tones": loaded[0].checksum})
+    assert board["tasks"][0]["n_tested"] == 30
+    scored = {row["name"]: bool(row["scores"]) for row in board["rows"]}
+    assert scored == {"mel": False, "choi_convnet layers=all random=true": True}
+
+
+def test_a_bundle_trained_anew_is_not_mixed_with_what_it_was(task, tmp_path):
+    from ossicle import bundle
+
+    results, path = Results(tmp_path / "out", "open"), tmp_path / "net.ossicle"
+    entry = Entry(Strategy.parse(f"probe backbone={path}"), "mine")
+    both = []
+    for seed in (0, 1):
+        bundle.save(RANDOM.model(seed), path)
+        _run(task, results, tmp_path / "cache", entries=(entry,))
+        alone = Results(tmp_path / f"alone{seed}", "open")
+        _run(task, alone, tmp_path / "cache", entries=(entry,))
+        shown, fresh = (collect(r)["rows"][0]["scores"]["tones"] for r in (results, alone))
+        both.append((shown["value"], shown["low"]))
+        assert both[-1] == (fresh["value"], fresh["low"])
     assert len(results.cells()) == 6
 
 
@@ -258,11 +293,9 @@ def test_several_labels_are_scored_by_mean_average_precision(sounds, tmp_path):
     loaded, _ = load_tasks({"tags": tags}, {"tags": folder}, lambda text: None)
     results = Results(tmp_path / "out", "open")
     with open_executor() as executor:
-        failures = run([MEL], loaded, results, cache=tmp_path / "cache", executor=executor)
-        failures += run(
-            [MEL], loaded, results, cache=tmp_path / "cache", executor=executor, protocol="xares"
-        )
-    assert failures == []
+        for protocol in ("ossicle", "xares"):
+            options = {"cache": tmp_path / "cache", "executor": executor, "protocol": protocol}
+            assert run([MEL], loaded, results, **options).failures == []
     board = collect(results)
     y = loaded[0].data.clips.y()
     for row in board["rows"]:

@@ -80,6 +80,15 @@ def test_other_protocols_stand_beside_ours(bench):
     assert {row["protocol"] for row in rows} == {"hares", "xares-knn"}
 
 
+def test_labels_and_networks_may_have_colons():
+    from ossicle.cli_bench import _entries
+
+    rows = ["tuned: twice:probe backbone=hf:NAME layers=last", "probe backbone=hf:NAME"]
+    first, second = _entries([], rows, None, None, False, [], False, "")
+    assert (first.name, first.strategy.backbone) == ("tuned: twice", "hf:NAME")
+    assert (second.name, second.strategy.layers) == ("hf:NAME", None)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -187,6 +187,21 @@ def test_seeds_widen_the_interval(tmp_path):
     assert apart["high"] - apart["low"] > 1.5 * (alike["high"] - alike["low"])
 
 
+def test_perfect_tasks_do_not_make_a_certainty(tmp_path):
+    """With nothing wrong in 20 groups, a mean of two tasks still has a lower limit."""
+    store = Results(tmp_path / "board", "open")
+    y, groups = np.arange(60) % 3, np.arange(60) // 3
+    store.put_row("perfect", _row("perfect"))
+    for name in ("one", "two"):
+        store.put_task(name, "v", y, groups, _told(name, "music", 60, n_folds=1))
+        cell = {"row": "perfect", "task": name, "clips": "v", "seed": 0, "fold": 0}
+        store.put(cell, np.arange(60), _answers(y, np.ones(60, bool)), {})
+    row = collect(store)["rows"][0]
+    alone = row["scores"]["one"]
+    assert row["mean"]["value"] == row["mean"]["high"] == 1.0
+    assert alone["low"] < row["mean"]["low"] < 1.0
+
+
 def test_a_half_written_cell_is_not_there(results):
     store, _ = results
     before = len(store.cells())

@@ -28,6 +28,13 @@ from ossicle.store import FeatureStore
 Say = Callable[[str], None]
 
 
+class Ran(NamedTuple):
+    """What a run could not do, a line each: parts that failed, clips that were left out."""
+
+    failures: list[str]
+    skipped: list[str]
+
+
 class Loaded(NamedTuple):
     """A task with its clips and the checksum of what was read."""
 
@@ -128,14 +135,13 @@ def load_tasks(
 
 
 def checksum(data: TaskData) -> str:
-    """A name for clips, labels, groups, parts and folds, wherever the set lies."""
+    """A name for clips, labels, groups, parts and folds, wherever the set and its files lie."""
     digest = hashlib.sha256()
-    table, root = data.clips.table, data.clips.root
-    for path, *rest in table[["path", "label", "onset", "offset", "group"]].itertuples(index=False):
+    table = data.clips.table[["path", "label", "onset", "offset", "group"]]
+    for path, *rest in table.itertuples(index=False):
         file = Path(path)
-        where = file.relative_to(root) if file.is_relative_to(root) else file
         size = file.stat().st_size if file.is_file() else -1
-        digest.update(repr((str(where), size, *map(str, rest))).encode("utf-8", "surrogatepass"))
+        digest.update(repr((file.name, size, *map(str, rest))).encode("utf-8", "surrogatepass"))
     for fold in data.folds:
         for part in fold:
             digest.update(part.astype(np.int64).tobytes() + b"|")
@@ -154,7 +160,7 @@ def run(
     keep_features: bool = True,
     say: Say | None = None,
     bar: ProgressCallback | None = None,
-) -> list[str]:
+) -> Ran:
     """Fill the results with every row on every task; what is in them already is left.
 
     Args:
@@ -170,7 +176,7 @@ def run(
         bar: called after every clip of an extraction.
 
     Returns:
-        What could not be done, a line each.
+        What could not be done.
 
     Raises:
         OssicleError: there is no such network or protocol.
@@ -179,6 +185,7 @@ def run(
         raise OssicleError(f"no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
     told = say or (lambda text: None)
     failures: list[str] = []
+    skipped: dict[str, None] = {}
     for given in entries:
         entry = given.with_layers(PROTOCOLS[protocol].layers)
         for seed in entry.seeds(seeds):
@@ -187,9 +194,12 @@ def run(
             cells = _cells(entry, weights, loaded, protocol, seed, seeds)
             open_cells = [c for c in cells if not results.has(c)]
             row = row_name(entry, protocol)
-            if open_cells or row not in results.rows():
+            before = results.rows().get(row)
+            if open_cells or before is None:
                 how = {"protocol": protocol, "how": PROTOCOLS[protocol].how}
-                results.put_row(row, {**facts(entry, model), **how})
+                # A bundle that is trained anew keeps its path: these say which cells are of it.
+                of = {**(before or {}).get("weights_of", {}), **_weights(cells)}
+                results.put_row(row, {**facts(entry, model), **how, "weights_of": of})
             for each in loaded:
                 mine = [c for c in open_cells if c["task"] == each.task.name]
                 _keep_task(results, each)
@@ -197,18 +207,26 @@ def run(
                     continue
                 told(f"{entry.name}: {each.task.name}")
                 try:
-                    _fill_cells(entry, model, seed, each, mine, results, cache, executor, bar)
+                    lost = _fill_cells(
+                        entry, model, seed, each, mine, results, cache, executor, bar
+                    )
+                    skipped |= dict.fromkeys(f"{each.task.name}: {line}" for line in lost)
                 except DataError as error:
                     failures.append(f"{entry.name}, {each.task.name}: {error}")
                 if not keep_features:
                     _HELD.clear()
                     shutil.rmtree(_store(entry, model, each, cache).folder, ignore_errors=True)
-    return failures
+    return Ran(failures, list(skipped))
 
 
 def row_name(entry: Entry, protocol: str) -> str:
     """What tells rows apart."""
     return f"{protocol}: {entry.strategy.text()}"
+
+
+def _weights(cells: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Seed -> identity of the network."""
+    return {str(cell["seed"]): cell["weights"] for cell in cells}
 
 
 def _cells(
@@ -246,7 +264,8 @@ def _fill_cells(
     cache: Path,
     executor: Executor,
     bar: ProgressCallback | None,
-) -> None:
+) -> list[str]:
+    """Does the cells of a task; the clips that could not be heard, a line each."""
     clips, store = each.data.clips, _store(entry, model, each, cache)
     spec = (entry.strategy.text(), seed)
     poolings = entry.extracted(model)
@@ -287,6 +306,7 @@ def _fill_cells(
     for number, (decisions, info) in _answers(executor, jobs):
         cell, job = cells[number], jobs[number]
         results.put(cell, kept[job.fold.test], decisions, {**info, **used})
+    return [f"{path}: {reason}" for _, path, reason in store.skipped]
 
 
 def _answers(

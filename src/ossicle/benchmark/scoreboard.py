@@ -215,9 +215,8 @@ def _difference(d: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any
 
 
 def _task(task: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    used = [
-        row["scores"][task["name"]]["seconds_used"] for row in rows if task["name"] in row["scores"]
-    ]
+    scores = [row["scores"][task["name"]] for row in rows if task["name"] in row["scores"]]
+    used = [score["seconds_used"] for score in scores]
     parts = task.get("parts")
     return {
         "task": task["name"],
@@ -231,6 +230,7 @@ def _task(task: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[st
         "split": " / ".join(f"{n:,}" for n in parts) if parts else f"{task['n_folds']} folds",
         "chance": f"{task['chance']:.3f}",
         "minutes": f"{max(used) / 60:.0f}" if used and used[0] is not None else "",
+        "unheard clips": max((score["skipped"] or 0 for score in scores), default=0),
         "could give it away": task["caveat"],
         "licence": task["licence"],
     }

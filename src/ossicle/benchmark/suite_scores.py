@@ -32,6 +32,7 @@ def collect(
     *,
     rows: Sequence[str] | None = None,
     only: Sequence[str] | None = None,
+    clips: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """All that a scoreboard shows, ready for JSON.
@@ -43,6 +44,8 @@ def collect(
         results: what the runs left.
         rows: of these alone; None: of all.
         only: names of tasks; None: all.
+        clips: task -> checksum of its clips, which rows measured on others do not have; of tasks
+            that are not in it, the version that most rows have.
         seed: of the resampling.
 
     Returns:
@@ -56,7 +59,7 @@ def collect(
     wanted = list(told) if rows is None else [row for row in rows if row in told]
     gathered = {
         name: rows
-        for name, rows in _gather(results, wanted).items()
+        for name, rows in _gather(results, wanted, clips or {}).items()
         if only is None or name in only
     }
     if not gathered:
@@ -115,22 +118,29 @@ class TaskScores:
 
 
 def _gather(
-    results: Results, wanted: Sequence[str]
+    results: Results, wanted: Sequence[str], clips: Mapping[str, str]
 ) -> dict[str, dict[str, dict[int, dict[int, tuple[dict, dict, Any]]]]]:
     """Task -> row -> seed -> fold -> (cell, info, arrays), of the clips that most rows have."""
     found: dict[str, dict[str, dict[str, dict[int, dict[int, Any]]]]] = {}
+    told = results.rows()
     for cell, info, path in results.cells():
-        if cell["row"] in wanted:
+        if cell["row"] not in wanted:
+            continue
+        of = told[cell["row"]].get("weights_of", {})
+        if of.get(str(cell["seed"]), cell.get("weights")) == cell.get("weights"):
             rows = found.setdefault(cell["task"], {}).setdefault(cell["clips"], {})
             seeds = rows.setdefault(cell["row"], {}).setdefault(cell["seed"], {})
             seeds[cell["fold"]] = (cell, info, path)
     gathered = {}
     for task, versions in found.items():
-        newest = max(versions, key=lambda clips: (len(versions[clips]), clips))
-        n_folds = results.task(task, newest)[0]["n_folds"]
+        common = max(versions, key=lambda name: (len(versions[name]), name))
+        version = clips.get(task, common)
+        if version not in versions:
+            continue
+        n_folds = results.task(task, version)[0]["n_folds"]
         whole = {
             row: {seed: folds for seed, folds in seeds.items() if len(folds) == n_folds}
-            for row, seeds in versions[newest].items()
+            for row, seeds in versions[version].items()
         }
         whole = {row: seeds for row, seeds in whole.items() if seeds}
         if whole:
@@ -216,11 +226,19 @@ def _mean(tasks: Sequence[TaskScores], of: Mapping[str, float]) -> dict[str, flo
     Tasks are resampled independently, so the variance is the sum of theirs over T squared; degrees
     of freedom after Satterthwaite (1946, Biometrics Bulletin 2, 110-114).
     """
+    if len(tasks) == 1:
+        return {**tasks[0].crossed.contrast(tasks[0].metric, tasks[0].weights(of)), "n_tasks": 1}
     values, variances, freedoms = [], [], []
     for task in tasks:
         value, resampled, freedom = task.crossed.draws(task.metric, task.weights(of))
+        variance = float(np.nanvar(resampled))
+        if variance < 1e-24:
+            # All clips agree, of which resampling makes a certainty that it is not.
+            alone = task.crossed.contrast(task.metric, task.weights(of))
+            reach = student.ppf((1 + CONFIDENCE) / 2, freedom)
+            variance = float(np.nan_to_num((alone["high"] - alone["low"]) / 2 / reach)) ** 2
         values.append(value)
-        variances.append(float(np.nanvar(resampled)))
+        variances.append(variance)
         freedoms.append(freedom)
     value, variance = float(np.mean(values)), float(np.sum(variances))
     deviation = float(np.sqrt(variance)) / len(tasks)
@@ -228,10 +246,12 @@ def _mean(tasks: Sequence[TaskScores], of: Mapping[str, float]) -> dict[str, flo
     reach = 0.0
     if below > 0:
         reach = float(student.ppf((1 + CONFIDENCE) / 2, variance**2 / below)) * deviation
+    most = sum(weight for weight in of.values() if weight > 0)
+    least = sum(weight for weight in of.values() if weight < 0)
     return {
         "value": value,
-        "low": value - reach,
-        "high": value + reach,
+        "low": max(value - reach, least),
+        "high": min(value + reach, most),
         "deviation": deviation,
         "n_tasks": len(tasks),
     }

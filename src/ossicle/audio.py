@@ -143,6 +143,7 @@ def stream(
     block_s: float = 60.0,
     min_duration_s: float = 0.0,
     allow_silent: bool = True,
+    truncated: bool = False,
 ) -> Iterator[Audio]:
     """Read a file of any length block by block, in constant memory.
 
@@ -154,6 +155,7 @@ def stream(
         mono: take the mean of the channels; otherwise keep them.
         block_s: length of a block in seconds.
         min_duration_s, allow_silent: as in `load`.
+        truncated: yield all that can be read before raising what is wrong with the rest.
 
     Yields:
         Audio with samples (C, N), N = round(block_s * rate) but for the last block, which is
@@ -166,14 +168,24 @@ def stream(
     _check_rate(sample_rate)
     if not (block_s > 0 and math.isfinite(block_s)):
         raise OssicleError(f"block_s must be a positive number of seconds, got {block_s}")
-    with open_decoder(path) as decoder:
+    with open_decoder(path, truncated=truncated) as decoder:
         rate = sample_rate or decoder.sample_rate
         size = max(1, round(block_s * rate))
         tally = Tally(decoder.path, decoder.sample_rate)
         kept: list[np.ndarray] = []
         held, came = 0, False
+        damage = decoder.cut_short
         blocks = tally.watch(_blocks(decoder, mono, None, None))
-        for piece in _resampled(blocks, decoder.sample_rate, rate):
+        pieces = _resampled(blocks, decoder.sample_rate, rate)
+        while True:
+            try:
+                piece = next(pieces, None)
+            except AudioError as error:
+                if not truncated:
+                    raise
+                piece, damage = None, damage or error
+            if piece is None:
+                break
             kept.append(piece)
             held += len(piece)
             if held >= size:
@@ -183,11 +195,14 @@ def stream(
                     came = True
                     yield Audio(_time_last(joined[at : at + size].copy()), rate)
                 kept, held = [joined[whole:].copy()], held - whole
-        tally.check(None, min_duration_s, allow_silent)
+        if damage is None or not (came or held):
+            tally.check(None, min_duration_s, allow_silent)
         if held:
             yield Audio(_time_last(np.concatenate(kept)), rate)
-        elif not came:
+        elif not came and damage is None:
             raise tally.too_short(rate)
+        if damage is not None:
+            raise damage
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:

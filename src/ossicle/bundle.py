@@ -12,8 +12,7 @@ import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -24,26 +23,34 @@ from torch import Tensor
 from ossicle import __version__
 from ossicle.backbones import FAMILIES, REBUILDABLE
 from ossicle.backbones.base import Backbone
-from ossicle.backbones.clip_policy import ClipPolicy, Patches
+from ossicle.bundle_checks import (
+    CONFIG,
+    check_values,
+    clip_policy_of,
+    object_of,
+    one_of,
+    patches_of,
+    short,
+    shown,
+    sizes_of,
+    strings_of,
+)
+from ossicle.calibrated import CalibrationTable
 from ossicle.card import plain_card
+from ossicle.detector import Detector
 from ossicle.errors import BundleError, OssicleError
 from ossicle.frontend import FRONTENDS, FrontEnd, create_frontend
 from ossicle.heads import ACTIVATIONS, Head
 from ossicle.model import Model
+from ossicle.novelty import Novelty
 from ossicle.record import json_safe, write_json
 
 FORMAT = "ossicle-bundle"
 FORMAT_VERSION = 1
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+WEIGHTS, CARD = "model.safetensors", "README.md"
 MAX_CONFIG_BYTES = 20_000_000
 MAX_HEADER_BYTES = 20_000_000
-# Beyond these only memory or the stack would be eaten: any number in a front end or clip policy,
-# those that matrices are made of, values of a filter bank, samples of a clip's window (over an
-# hour at 16 kHz), nesting of the config.
-MAX_NUMBER = 1_000_000
-MAX_SIZES = {"n_fft": 65_536, "win_length": 65_536, "n_mels": 2048, "delta_width": 1001}
-MAX_FILTERS = 4_000_000
-MAX_WINDOW_SAMPLES = 80_000_000
+# Beyond this only the stack would be eaten: nesting of the config.
 MAX_DEPTH = 32
 
 
@@ -79,9 +86,9 @@ def save(model: Model, path: str | Path, *, card: str | None = None) -> Path:
         (temporary / CARD).write_text(card or plain_card(model, title), encoding="utf-8")
         _put(temporary, path)
     except UnicodeError as error:
-        raise BundleError(f"{path}: a class name is not valid text ({_short(error)})") from error
+        raise BundleError(f"{path}: a class name is not valid text ({short(error)})") from error
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or _short(error)
+        reason = getattr(error, "strerror", None) or short(error)
         raise BundleError(f"{path}: cannot be written ({reason})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -134,7 +141,7 @@ def load(path: str | Path) -> Model:
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error
     except (OssicleError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-        raise BundleError(f"{path}: {CONFIG} describes no model ({_short(error)})") from error
+        raise BundleError(f"{path}: {CONFIG} describes no model ({short(error)})") from error
     # The shapes cost no memory until the file has been seen to hold them.
     model.load_state_dict(_read_tensors(path / WEIGHTS, model.state_dict()), assign=True)
     return model.eval().requires_grad_(False)
@@ -158,10 +165,26 @@ def _config(model: Model) -> dict[str, Any]:
         "patches": None if model.patches is None else model.patches._asdict(),
         "readout": list(model.readout),
         "head": None if model.head is None else {"sizes": list(model.head.sizes)},
+        **_optional(model),
         "task": model.task,
         "classes": list(model.classes),
         "info": json_safe(model.info),
     }
+
+
+def _optional(model: Model) -> dict[str, Any]:
+    """What a detector has beside a model's parts, novelty, a calibration; nothing without."""
+    parts: dict[str, Any] = {}
+    if isinstance(model, Detector):
+        attention = model.attention
+        parts["frames"] = {
+            "attention": None if attention is None else {"sizes": list(attention.sizes)}
+        }
+    if model.novelty is not None:
+        parts["novelty"] = model.novelty.config()
+    if model.calibration is not None:
+        parts["calibration"] = model.calibration.to_json()
+    return parts
 
 
 def _name(part: object, table: Mapping[str, type]) -> str:
@@ -187,8 +210,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     version = config.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:
         raise BundleError(
-            f"{path}: made by ossicle {_shown(config.get('ossicle'))} in bundle format "
-            f"{_shown(version)}, this is {__version__}, which reads format {FORMAT_VERSION}: "
+            f"{path}: made by ossicle {shown(config.get('ossicle'))} in bundle format "
+            f"{shown(version)}, this is {__version__}, which reads format {FORMAT_VERSION}: "
             "install the other version"
         )
     return config
@@ -204,7 +227,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         # What could not be written again: NaN, infinity, half a surrogate pair.
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{file}: not JSON ({_short(error)})") from error
+        raise BundleError(f"{file}: not JSON ({short(error)})") from error
     if not isinstance(value, dict):
         raise BundleError(f"{file}: not a JSON object")
     return value
@@ -220,119 +243,68 @@ def _check_depth(value: Any, depth: int = 0) -> None:
 
 def _build(config: dict[str, Any]) -> Model:
     """The model that a config describes; weights have shapes only. Every value is checked."""
-    frontend = _object(config, "frontend")
-    kind = _one_of(frontend, "name", FRONTENDS, "front end")
-    _check_values(frontend, get_type_hints(FRONTENDS[kind].__init__), "frontend")
-    network = _object(config, "backbone")
-    name = _one_of(network, "name", REBUILDABLE, "backbone")
-    keywords = _object(network, "config")
-    _check_values(keywords, get_type_hints(REBUILDABLE[name].__init__), "backbone")
-    policy = _clip_policy(_object(config, "clip"), frontend["sample_rate"])
-    readout, classes = _strings(config, "readout"), _strings(config, "classes")
+    frontend = object_of(config, "frontend")
+    kind = one_of(frontend, "name", FRONTENDS, "front end")
+    check_values(frontend, get_type_hints(FRONTENDS[kind].__init__), "frontend")
+    network = object_of(config, "backbone")
+    name = one_of(network, "name", REBUILDABLE, "backbone")
+    keywords = object_of(network, "config")
+    check_values(keywords, get_type_hints(REBUILDABLE[name].__init__), "backbone")
+    policy = clip_policy_of(object_of(config, "clip"), frontend["sample_rate"])
+    readout, classes = strings_of(config, "readout"), strings_of(config, "classes")
     if len(set(classes)) != len(classes):
         raise BundleError("a class is named twice")
     with torch.device("meta"):
         backbone: Backbone = REBUILDABLE[name](**keywords)
-        head = None if config.get("head") is None else Head(_sizes(_object(config, "head")))
+        head = None if config.get("head") is None else Head(sizes_of(object_of(config, "head")))
     built = create_frontend(**frontend)
     _check_match(built, backbone)
-    model = Model(
+    kind_of_model: Any = Model
+    more: dict[str, Any] = {"readout": readout, "patches": patches_of(config)}
+    more["task"] = one_of(config, "task", ACTIVATIONS, "task")
+    if config.get("frames") is not None:
+        kind_of_model, more = Detector, _detector_parts(config, backbone, more)
+    model: Model = kind_of_model(
         built,
         backbone,
         clip=policy,
-        patches=_patches(config),
-        readout=readout,
         head=head,
         classes=classes,
-        task=_one_of(config, "task", ACTIVATIONS, "task"),
-        info=_object(config, "info"),
+        info=object_of(config, "info"),
+        **more,
     )
+    model.calibration = CalibrationTable.from_json(
+        config.get("calibration"), model.task, len(classes)
+    )
+    if config.get("novelty") is not None:
+        width = sum(model.block_sizes(model.readout).values())
+        with torch.device("meta"):
+            model.novelty = Novelty.from_config(config["novelty"], width)
     if model.sample_rate != config.get("sample_rate"):
         raise BundleError(
-            f"sample_rate {_shown(config.get('sample_rate'))} is not the front end's "
+            f"sample_rate {shown(config.get('sample_rate'))} is not the front end's "
             f"{model.sample_rate}"
         )
     return model
 
 
-def _object(config: dict[str, Any], key: str) -> dict[str, Any]:
-    value = config.get(key)
-    if not isinstance(value, dict):
-        raise BundleError(f"{CONFIG} lacks {key!r}")
-    return value
-
-
-def _strings(config: dict[str, Any], key: str) -> tuple[str, ...]:
-    value = config.get(key)
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise BundleError(f"{CONFIG}: {key!r} must be a list of strings")
-    return tuple(value)
-
-
-def _one_of(config: dict[str, Any], key: str, known: Mapping[str, Any], what: str) -> str:
-    value = config.get(key)
-    if not isinstance(value, str) or value not in known:
-        raise BundleError(f"{what} {_shown(value)} is unknown to this version ({', '.join(known)})")
-    return value
-
-
-def _sizes(head: dict[str, Any]) -> list[int]:
-    sizes = head.get("sizes")
-    if not isinstance(sizes, list) or not 2 <= len(sizes) <= 8:
-        raise BundleError("the head's sizes are not a list of two or a few more")
-    if not all(type(size) is int and 0 < size <= MAX_NUMBER for size in sizes):
-        raise BundleError("the head's sizes are not all sizes")
-    return sizes
-
-
-def _patches(config: dict[str, Any]) -> Patches | None:
-    """How the head hears a clip; bundles without the entry have heads that hear whole clips."""
-    if config.get("patches") is None:
-        return None
-    entry = _object(config, "patches")
-    _check_values(entry, get_type_hints(Patches), "patches")
-    patches = Patches(**entry)
-    if not 0.001 <= patches.hop_s <= patches.window_s <= 3600:
-        raise BundleError(f"patches of {patches.window_s} s every {patches.hop_s} s make no sense")
-    if patches.last not in ("zeros", "overlap"):
-        raise BundleError(f"unknown last patch: {_shown(patches.last)}")
-    return patches
-
-
-def _clip_policy(clip: dict[str, Any], sample_rate: int) -> ClipPolicy:
-    _check_values(clip, get_type_hints(ClipPolicy), "clip")
-    policy = ClipPolicy(**clip)
-    if policy.fill not in ("none", "repeat"):
-        raise BundleError(f"unknown way to fill a clip: {policy.fill!r}")
-    shortest_window = max(policy.min_s, 1 / sample_rate)
-    longest_window = MAX_WINDOW_SAMPLES / sample_rate
-    if not (policy.min_s >= 0 and shortest_window <= policy.window_s <= longest_window):
-        raise BundleError(f"clip windows of {policy.min_s} to {policy.window_s} s make no sense")
-    return policy
-
-
-def _check_values(keywords: dict[str, Any], hints: dict[str, Any], where: str) -> None:
-    """Refuse values of other types than the parameters', and numbers beyond any real range."""
-    for key, value in keywords.items():
-        if key not in hints and key != "name":
-            raise BundleError(f"{where}: {_shown(key)} is unknown to this version")
-        if key in hints and type(value) not in _types(hints[key]):
-            raise BundleError(f"{where}.{key} is a {type(value).__name__}, which it cannot be")
-        if isinstance(value, int | float) and not abs(value) <= MAX_SIZES.get(key, MAX_NUMBER):
-            raise BundleError(f"{where}.{key} is out of any real range")
-    if keywords.get("n_fft", 0) * keywords.get("n_mels", 1) > MAX_FILTERS:
-        raise BundleError(f"{where}: its filters would fill the memory")
-    if keywords.get("sample_rate", 1) < 1:
-        raise BundleError(f"{where}.sample_rate must be at least 1")
-
-
-def _types(hint: Any) -> set[type]:
-    """The JSON types that a type hint takes; a whole number may stand for a float."""
-    if get_origin(hint) in (Union, UnionType):
-        return set().union(*(_types(part) for part in get_args(hint)))
-    if get_origin(hint) is Literal:
-        return {type(value) for value in get_args(hint)}
-    return {int, float} if hint is float else {get_origin(hint) or hint}
+def _detector_parts(
+    config: dict[str, Any], backbone: Backbone, more: dict[str, Any]
+) -> dict[str, Any]:
+    """What makes a detector of the parts; those that it has no choice of must be as it has them."""
+    frames = object_of(config, "frames")
+    unknown = sorted(set(frames) - {"attention"})
+    if unknown or "attention" not in frames:
+        what = f"{shown(unknown[0])} is unknown to this version" if unknown else "lacks 'attention'"
+        raise BundleError(f"frames: {what}")
+    fixed = {"readout": (f"{backbone.layers[-1]}/mean",), "patches": None, "task": "multilabel"}
+    wrong = [key for key, value in fixed.items() if more[key] != value]
+    if wrong or config.get("head") is None:
+        raise BundleError(f"frames: a detector has another {(wrong or ['head'])[0]}")
+    if frames["attention"] is None:
+        return {"attention": None}
+    with torch.device("meta"):
+        return {"attention": Head(sizes_of(object_of(frames, "attention")))}
 
 
 def _check_match(frontend: FrontEnd, backbone: Backbone) -> None:
@@ -361,10 +333,10 @@ def _read_tensors(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
         # Copies: the file may change or shrink while the model lives.
         tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise BundleError(f"{path}: not safetensors, or cut short ({_short(error)})") from error
+        raise BundleError(f"{path}: not safetensors, or cut short ({short(error)})") from error
     missing, foreign = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing or foreign:
-        what = f"lacks {missing[0]}" if missing else f"holds {_shown(foreign[0])}, not the model's"
+        what = f"lacks {missing[0]}" if missing else f"holds {shown(foreign[0])}, not the model's"
         raise BundleError(f"{path}: {what}")
     for name, tensor in tensors.items():
         want = expected[name]
@@ -379,13 +351,3 @@ def _read_tensors(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _shape(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
-
-
-def _short(error: Exception) -> str:
-    """An error in one line; what it quotes from the file cannot steer a terminal."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return "".join(c if c.isprintable() else "?" for c in line)
-
-
-def _shown(value: Any) -> str:
-    return ascii(value)[:80]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ossicle import __version__
+from ossicle.detector import Detector
 from ossicle.model import Model
 
 METRICS = {"map": "mean average precision", "r2": "R²"}
@@ -29,8 +30,7 @@ def plain_card(model: Model, title: str | None = None) -> str:
         "",
         _what(model),
         "",
-        "An ossicle model. `ossicle predict THIS_FOLDER recordings/ -o labels.csv` labels",
-        'recordings; `ossicle.load("THIS_FOLDER")` gives it in Python.',
+        *_how_to_use(model),
         "",
         "## How well it does",
         "",
@@ -54,9 +54,28 @@ def _what(model: Model) -> str:
     if model.task == "regression":
         return "It gives a number for a sound."
     n = len(model.classes)
+    if isinstance(model, Detector):
+        return (
+            f"It tells when which of {n} classes sound in a recording: one, several or none at a "
+            f"time. It is a detector: every {1000 * model.frame_hop_s:g} ms have a score for each "
+            "class."
+        )
     if model.task == "multilabel":
         return f"It tells which of {n} classes are in a sound: one, several or none."
     return f"It tells {n} classes of sound apart."
+
+
+def _how_to_use(model: Model) -> list[str]:
+    if isinstance(model, Detector):
+        return [
+            "An ossicle model. `ossicle detect THIS_FOLDER recordings/ -o events` writes a table",
+            "of events, from when to when; `ossicle predict THIS_FOLDER recordings/ -o labels.csv`",
+            'scores whole recordings; `ossicle.bundle.load("THIS_FOLDER")` gives it in Python.',
+        ]
+    return [
+        "An ossicle model. `ossicle predict THIS_FOLDER recordings/ -o labels.csv` labels",
+        'recordings; `ossicle.load("THIS_FOLDER")` gives it in Python.',
+    ]
 
 
 def _measured(model: Model) -> str:
@@ -65,6 +84,9 @@ def _measured(model: Model) -> str:
     fitted = f"all {n_clips} clips" if type(n_clips) is int else "all clips"
     score = _mapping(label.get("score"))
     value = _number(score.get("value"))
+    if value is None and isinstance(model, Detector):
+        known = f" It was trained on {n_clips} recordings." if type(n_clips) is int else ""
+        return f"No score was measured with it.{known}"
     if value is None:
         known = f" It was fitted on {fitted}." if "n_clips" in label else ""
         return (
@@ -78,6 +100,8 @@ def _measured(model: Model) -> str:
         text += f" (95 % interval {low:.3f} to {high:.3f})"
     if label.get("protocol"):
         text += f", measured by {_plain(label['protocol'])}"
+    if isinstance(model, Detector):
+        return f"{text}."
     return (
         f"{text}. The model in this folder was then fitted on {fitted}, so its scores on these "
         "very clips say nothing."

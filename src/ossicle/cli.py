@@ -16,8 +16,12 @@ from ossicle import __version__
 from ossicle.cli_advise import advise
 from ossicle.cli_bench import bench
 from ossicle.cli_data import data
+from ossicle.cli_detect import detect
+from ossicle.cli_event_scores import score_events
+from ossicle.cli_events import events_app
 from ossicle.cli_export import export_xares
 from ossicle.cli_finetune import finetune
+from ossicle.cli_mix import mix
 from ossicle.cli_networks import backbones, export_hear
 from ossicle.cli_options import (
     Backbone,
@@ -37,13 +41,16 @@ from ossicle.cli_options import (
     Source,
     Workers,
 )
+from ossicle.cli_picture import picture
 from ossicle.cli_predict import predict
 from ossicle.cli_pretrain import pretrain
 from ossicle.cli_report import command_line, name_of, write_numbers, write_report
+from ossicle.cli_strong import train_detector, train_strong
 from ossicle.cli_study_layers import study_layers
 from ossicle.cli_study_preprocessing import study_preprocessing
 from ossicle.cli_study_training_size import study_training_size
 from ossicle.cli_study_transfer import study_transfer
+from ossicle.cli_tune import tune
 from ossicle.console import answer, fail, progress_bar, working
 from ossicle.errors import OssicleError
 
@@ -59,6 +66,8 @@ app = typer.Typer(
 study = typer.Typer(no_args_is_help=True, help="Experiments of the literature, each one command.")
 app.add_typer(study, name="study")
 app.add_typer(data, name="data")
+app.add_typer(events_app, name="events")
+events_app.command("score")(score_events)
 
 
 def _version(asked: bool) -> None:
@@ -130,9 +139,18 @@ def train(
     seed: Seed = 0,
     workers: Workers = None,
     quick: Annotated[bool, typer.Option("--quick", help="The score alone, no report.")] = False,
+    strong: Annotated[
+        bool,
+        typer.Option("--strong", help="Labels have times: a detector, as `train-detector` makes."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure by cross-validation, then fit on all clips: the model to take away."""
+    if strong:
+        given = {"backbone": backbone, "seed": seed}
+        return train_strong(
+            clips, out, given, groups=groups, keywords=keywords, workers=workers, as_json=as_json
+        )
     from ossicle import bundle
     from ossicle.line import probe_settings
     from ossicle.transfer.fit import fit_model
@@ -161,6 +179,11 @@ def train(
 
 app.command()(finetune)
 app.command()(predict)
+app.command()(detect)
+app.command()(tune)
+app.command()(mix)
+app.command()(picture)
+app.command()(train_detector)
 app.command()(advise)
 
 

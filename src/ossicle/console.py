@@ -62,7 +62,8 @@ def working(
 ) -> Iterator[tuple[Callable[[Progress], None] | None, Callable[[str], None] | None]]:
     """The bar of ``progress_bar``, and a way to say what is done once the clips are through.
 
-    Both are None where standard error is no terminal.
+    Both are None where standard error is no terminal. Without a unit the speed is told in times
+    real time alone.
     """
     if not sys.stderr.isatty():
         yield None, None
@@ -89,11 +90,11 @@ def working(
             if not before:  # what a resumed run had done is not this one's speed
                 each = p.seconds_read / p.done
                 before.append(p._replace(done=p.done - 1, seconds_read=p.seconds_read - each))
-            speed = f"{(p.done - before[0].done) / elapsed:.1f} {unit}/s"
+            speed = [f"{(p.done - before[0].done) / elapsed:.1f} {unit}/s"] if unit else []
             if p.seconds_read:
                 heard = p.seconds_read - before[0].seconds_read
-                speed += f", {heard / elapsed:.0f} times real time"
-            bar.update(task, total=p.total, completed=p.done, speed=speed)
+                speed.append(f"{heard / elapsed:.0f} times real time")
+            bar.update(task, total=p.total, completed=p.done, speed=", ".join(speed))
 
         yield tick, lambda text: bar.update(task, description=text)
 

@@ -45,6 +45,7 @@ class Decoder:
         channels: C.
         format: container and codec, such as "OGG/VORBIS".
         frames: N where the header is exact, None where only decoding tells.
+        cut_short: what shows already at the beginning that the end is missing, else None.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Decoder:
     channels: int
     format: str
     frames: int | None
+    cut_short: AudioError | None = None
 
     def blocks(self, start: int, stop: int | None, block_frames: int) -> Iterator[np.ndarray]:
         """Frames `start` to `stop` (exclusive; None: the end), once, in order.
@@ -85,12 +87,17 @@ class Decoder:
         self.close()
 
 
-def open_decoder(path: str | os.PathLike[str]) -> Decoder:
+def open_decoder(path: str | os.PathLike[str], *, truncated: bool = False) -> Decoder:
     """Open a file with the decoder that its first bytes ask for.
+
+    Args:
+        path: the file.
+        truncated: open it though its end is missing; `Decoder.cut_short` then tells.
 
     Raises:
         AudioError: missing, a folder, empty, not audio, truncated, or in need of PyAV.
     """
+    cut_short: AudioError | None = None
     path = Path(path)
     try:
         mode = path.stat().st_mode
@@ -113,9 +120,15 @@ def open_decoder(path: str | os.PathLike[str]) -> Decoder:
             handle.close()
             decoder = AvDecoder(path)
         else:
-            check_sample_data(path, handle)
+            try:
+                check_sample_data(path, handle)
+            except AudioError as error:
+                if not truncated:
+                    raise
+                cut_short = error
             handle.seek(0)
             decoder = SoundFileDecoder(path, handle)
+            decoder.cut_short = cut_short
     except BaseException:
         handle.close()
         raise

@@ -63,6 +63,20 @@ def pick_model(
     return Model(model.frontend, model.backbone, clip=model.clip, info=model.info).eval()
 
 
+def open_model(name: str) -> Model:
+    """A bundle's model, or a published network with its classes.
+
+    Raises:
+        OssicleError: it is neither, or has no classes.
+    """
+    if name in WEIGHTS and not bundle.is_bundle(name):
+        model = create_model(name, pretrained=True)
+        if model.head is None:
+            raise OssicleError(f"{name} has no classes of its own: train a model on it")
+        return model
+    return bundle.load(name)
+
+
 def split_poolings(text: str | None) -> tuple[str, ...] | None:
     """ "mean,max" -> ("mean", "max"); None, the network's own, stays None."""
     return None if text is None else tuple(part.strip() for part in text.split(","))

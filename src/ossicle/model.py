@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from ossicle.backbones import BACKBONES, FAMILIES, WEIGHTS, Backbone, is_family, open_family
 from ossicle.backbones.clip_policy import ClipPolicy, Patches
 from ossicle.backbones.folding import Folded, folded
+from ossicle.backbones.layer_names import layers_asked
+from ossicle.calibrated import CalibrationTable
 from ossicle.errors import OssicleError
 from ossicle.frontend import FrontEnd, create_frontend
 from ossicle.heads import (
@@ -31,6 +33,7 @@ from ossicle.heads import (
     pool,
     pooled_size,
 )
+from ossicle.novelty import Novelty, entropy
 
 
 class Model(nn.Module):
@@ -52,6 +55,8 @@ class Model(nn.Module):
             read-out's, or outputs that are not the classes'.
     """
 
+    framewise = False  # whether scores come from frames, as a Detector's do, not the read-out
+
     def __init__(
         self,
         frontend: FrontEnd,
@@ -71,6 +76,8 @@ class Model(nn.Module):
         self.clip, self.readout = clip, tuple(readout)
         self.classes, self.task = tuple(classes), task
         self.info = dict(info or {})
+        self.calibration: CalibrationTable | None = None  # what the head's scores go through
+        self.novelty: Novelty | None = None  # how unlike all that was learnt from a read-out is
         self._folded: Folded | None = None
         if task not in ACTIVATIONS:
             raise OssicleError(f"unknown task {task!r}: choose one of {', '.join(ACTIVATIONS)}")
@@ -138,36 +145,7 @@ class Model(nn.Module):
         Raises:
             OssicleError: no such layer, or none at all.
         """
-        if isinstance(layers, int):
-            layers = [layers]
-        parts = layers.split(",") if isinstance(layers, str) else list(layers)
-        if not parts:
-            raise OssicleError("no layer is chosen: pass all, last, numbers or names")
-        chosen: set[int] = set()
-        for part in parts:
-            chosen.update(self._layer_range(str(part).strip()))
-        return tuple(self.layers[i] for i in sorted(chosen))
-
-    def _layer_range(self, text: str) -> range:
-        names, n = self.layers, len(self.layers)
-        if text == "all":
-            return range(n)
-        if text == "last":
-            return range(n - 1, n)
-        if text in names:
-            return range(names.index(text), names.index(text) + 1)
-        first, dash, last = text.partition("-") if not text.startswith("-") else (text, "", "")
-        try:
-            a = int(first)
-            b = int(last) if dash else a
-        except ValueError:
-            a = b = 0
-        if a < 0:
-            a = b = n + 1 + a
-        if not 1 <= a <= b <= n:
-            shown = ", ".join(names if n <= 8 else [*names[:3], "...", *names[-3:]])
-            raise OssicleError(f"no layer {text!r}: 1 to {n}, all, last, or a name ({shown})")
-        return range(a - 1, b)
+        return layers_asked(self.layers, layers)
 
     def forward_layers(self, waveform: Tensor) -> OrderedDict[str, Tensor]:
         """(B, N) waveforms at `sample_rate` -> every layer's map (B, C, F', T').
@@ -177,7 +155,7 @@ class Model(nn.Module):
         live = self.training or any(p.requires_grad for p in self.backbone.parameters())
         # An exported graph folds by itself, and its tensors have no addresses.
         live = live or torch.compiler.is_compiling() or torch.jit.is_tracing()
-        picture = _channels_last(self.frontend(waveform))
+        picture = channels_last(self.frontend(waveform))
         return self.backbone(picture) if live else self._folded_backbone()(picture)
 
     def _folded_backbone(self) -> nn.Module:
@@ -241,7 +219,7 @@ class Model(nn.Module):
         for samples in parts:
             part = self.clip.filled(samples, self.sample_rate)
             batch = torch.from_numpy(np.array(part, np.float32)).to(device)[None]
-            blocks, frames = _pool(backbone(_channels_last(self.frontend(batch))), layers, asked)
+            blocks, frames = _pool(backbone(channels_last(self.frontend(batch))), layers, asked)
             # Frames of a part that was filled up stand for its own samples alone.
             own = len(samples) / max(len(part), 1)
             for layer, number in frames.items():
@@ -275,16 +253,43 @@ class Model(nn.Module):
 
     @torch.inference_mode()
     def scores_from_blocks(self, blocks: dict[str, np.ndarray]) -> np.ndarray:
-        """Blocks "LAYER/POOLING" of one clip (dims,) -> (K,) scores.
+        """Blocks "LAYER/POOLING" of one clip (dims,) -> (K,), as ``scores_from_vectors`` has it."""
+        return self.scores_from_vectors(self._vector(blocks))[0]
+
+    def _vector(self, blocks: dict[str, np.ndarray]) -> Tensor:
+        """(1, D): the blocks of one clip in the order of ``readout``."""
+        vector = np.concatenate([np.empty(0, np.float32), *(blocks[n] for n in self.readout)])
+        return torch.from_numpy(vector)[None]
+
+    @torch.inference_mode()
+    def scores_from_vectors(self, vectors: Tensor) -> np.ndarray:
+        """Read-outs (B, D), blocks in the order of ``readout`` -> (B, K) scores.
 
         Raises:
             OssicleError: the model has no head.
         """
         if self.head is None:
             raise OssicleError("this model has no head: train one with `ossicle train`")
-        vector = np.concatenate([blocks[name] for name in self.readout])
-        logits = self.head(torch.from_numpy(vector).to(self.device)[None])
-        return ACTIVATIONS[self.task](logits)[0].cpu().numpy()
+        logits = self.head(vectors.to(self.device))
+        scores = ACTIVATIONS[self.task](logits).cpu().numpy()
+        return scores if self.calibration is None else self.calibration(scores)
+
+    def novelty_from_blocks(self, blocks: dict[str, np.ndarray]) -> float:
+        """Blocks "LAYER/POOLING" of one clip (dims,) -> as ``novelty_from_vectors`` has it."""
+        return float(self.novelty_from_vectors(self._vector(blocks))[0])
+
+    @torch.inference_mode()
+    def novelty_from_vectors(self, vectors: Tensor) -> np.ndarray:
+        """Read-outs (B, D) -> (B,) in [0, 1): how unlike what was learnt from, see ``Novelty``.
+
+        Raises:
+            OssicleError: the model was made without it.
+        """
+        if self.novelty is None:
+            raise OssicleError("this model cannot tell what it has never heard: train it anew")
+        vectors = vectors.to(self.device)
+        doubt = None if self.head is None else entropy(self.head(vectors), self.task)
+        return self.novelty(vectors, doubt).cpu().numpy()
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(B, N) waveforms, from `min_s` to `window_s` of the clip policy -> (B, K) logits.
@@ -302,7 +307,7 @@ class Model(nn.Module):
         return self.head(torch.cat(columns, 1))
 
 
-def _channels_last(x: Tensor) -> Tensor:
+def channels_last(x: Tensor) -> Tensor:
     """The same tensor in the memory format in which convolutions are fastest on CPUs."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 

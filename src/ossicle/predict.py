@@ -29,10 +29,11 @@ from ossicle.features import (
     run_in_order,
 )
 from ossicle.model import Model
+from ossicle.novelty import verdict
 from ossicle.record import replaced
 
 MULTILABEL_THRESHOLD = 0.5
-COLUMNS = ("row", "file", "onset", "offset", "label", "score", "value")
+COLUMNS = ("row", "file", "onset", "offset", "label", "score", "novelty", "value")
 KINDS = (".csv", ".tsv", ".parquet", ".jsonl")
 
 
@@ -41,6 +42,7 @@ def predict(
     items: Clips | Iterable[Any],
     *,
     workers: int = 1,
+    unknown: float | None = None,
     progress: ProgressCallback | None = None,
 ) -> tuple[pd.DataFrame, list[tuple[int, str, str]]]:
     """Label clips; many parts of one recording (`datasets.windows`) are read in one pass over it.
@@ -49,22 +51,27 @@ def predict(
         model: with a head.
         items: a clips table, paths, or (samples, sample_rate) pairs.
         workers: threads; no number changes the result.
+        unknown: label a clip "unknown" (`novelty.unknown_label`) that is less familiar than this
+            share of known sounds, such as 0.95; None: every clip gets a class.
         progress: called after every clip.
 
     Returns:
         A table with a row for each usable clip, in order: ``row`` (position among the items),
         ``file`` (a path as it was given; those of a clips table as ``shown_paths`` has them),
         where the items are parts of files ``onset`` and ``offset`` (s), ``label`` (of several a
-        clip all from one half on, joined with ";"), ``score`` (the highest of any class), then a
-        column for each class with its probability; for a regression ``value`` alone. And
+        clip all from one half on, joined with ";"), ``score`` (the highest of any class), with
+        `unknown` also ``novelty`` (in [0, 1), see `novelty.Novelty`), then a column for each class
+        with its probability; for a regression ``value`` alone. And
         (row, file, reason) of each clip that could not be used.
 
     Raises:
-        OssicleError: the model has no head.
+        OssicleError: the model has no head, or cannot tell the unknown.
         DataError: an item is no clip.
     """
     if model.head is None:
         raise OssicleError("this model has no head: train one with `ossicle train`")
+    if unknown is not None:
+        check_unknown(model, unknown)
     clips = as_clips(items)
     if isinstance(items, Clips):
         names = shown_paths(items)
@@ -75,31 +82,58 @@ def predict(
         # Folds the network before threads share it.
         model.clip_scores(np.ones(model.sample_rate, np.float32))
 
-    def run(clip: Clip | np.ndarray | AudioError) -> tuple[np.ndarray, float]:
+    def run(clip: Clip | np.ndarray | AudioError) -> tuple[np.ndarray, float, float]:
         if isinstance(clip, AudioError):
             raise clip
-        if not isinstance(clip, Clip) or model.patches is not None:
+        parts = model.readout_parts()
+        if not isinstance(clip, Clip) or model.patches is not None or model.framewise:
             samples = read_clip(clip, model.sample_rate) if isinstance(clip, Clip) else clip
-            return model.clip_scores(samples), len(samples) / model.sample_rate
-        vectors, seconds = embed_clip(model, clip, *model.readout_parts())
-        return model.scores_from_blocks(vectors), seconds
+            length = len(samples) / model.sample_rate
+            if unknown is None:
+                return model.clip_scores(samples), float("nan"), length
+            vectors = model.clip_features(samples, *parts)
+        else:
+            vectors, length = embed_clip(model, clip, *parts)
+        new = float("nan") if unknown is None else model.novelty_from_blocks(vectors)
+        return model.scores_from_blocks(vectors), new, length
 
-    rows, scores, skipped, seconds = [], [], [], 0.0
+    rows, scores, novelty, skipped, seconds = [], [], [], [], 0.0
     ahead: Any = _read_ahead(clips, model.sample_rate)
     with one_thread():
         for row, result in run_in_order(run, ahead, workers):
             if isinstance(result, AudioError):
                 skipped.append((row, names[row], result.reason))
             else:
-                seconds += result[1]
+                seconds += result[2]
                 rows.append(row)
                 scores.append(result[0])
+                novelty.append(result[1])
             if progress is not None:
                 progress(Progress(row + 1, len(clips), seconds))
     width = model.head.sizes[-1]
     matrix = np.stack(scores) if scores else np.empty((0, width), np.float32)
     data = {"row": rows, "file": [names[row] for row in rows]}
-    return _table(model, [clips[row] for row in rows], data, matrix), skipped
+    if unknown is not None:
+        data["novelty"] = novelty
+    frame = _table(model, [clips[row] for row in rows], data, matrix)
+    if unknown is not None:
+        frame["label"] = verdict(frame["label"], frame["novelty"], model.classes, accept=unknown)
+    return frame, skipped
+
+
+def check_unknown(model: Model, unknown: float) -> None:
+    """Pass where the model can tell what it has never heard; to be asked before long work.
+
+    Raises:
+        OssicleError: it cannot, or `unknown` is no share of known sounds to accept.
+    """
+    if model.novelty is None or model.framewise or model.patches is not None:
+        raise OssicleError(
+            "this model cannot tell what it has never heard: train one with `ossicle train`"
+        )
+    if model.task == "regression":
+        raise OssicleError("this model gives a number, which cannot be called unknown")
+    verdict([], np.empty(0), accept=unknown)
 
 
 def check_window(window_s: float | None, step_s: float | None) -> None:
@@ -165,6 +199,7 @@ def _table(
     else:
         data["label"] = [classes[c] for c in scores.argmax(1)] if len(scores) else []
     data["score"] = scores.max(1) if len(scores) else []
+    data |= {"novelty": data.pop("novelty")} if "novelty" in data else {}  # beside the score
     frame = pd.DataFrame(data)
     return pd.concat([frame, pd.DataFrame(scores, columns=class_columns(model))], axis=1)
 

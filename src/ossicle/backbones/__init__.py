@@ -8,6 +8,7 @@ from ossicle.backbones.cpc_encoder import CPCEncoder
 from ossicle.backbones.crnn import CRNN
 from ossicle.backbones.densenet import DenseNet121
 from ossicle.backbones.families import FAMILIES, is_family, open_family
+from ossicle.backbones.frame_crnn import FrameCRNN
 from ossicle.backbones.hf import HFBackbone
 from ossicle.backbones.mobilenet_v2 import MobileNetV2
 from ossicle.backbones.mobilenet_v3 import EfficientATMN04
@@ -25,6 +26,7 @@ BACKBONES: dict[str, type[Backbone]] = {
     "crnn": CRNN,
     "densenet121": DenseNet121,
     "efficientat_mn04": EfficientATMN04,
+    "frame_crnn": FrameCRNN,
     "mel": MelStatistics,
     "mfcc": MFCCStatistics,
     "mobilenet_v2": MobileNetV2,

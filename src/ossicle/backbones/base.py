@@ -41,6 +41,8 @@ class Backbone(nn.Module):
             ``ossicle.model.Patches``; None: as ``clip`` says.
         poolings: the read-outs of a layer that suit it, see ``ossicle.heads.POOLINGS``.
         source: paper and licence of the network, one line.
+        reach: input frames on either side that a frame of any map depends on, where that is so by
+            the network's design; None: it depends on the whole clip.
         seedless_layers: those that are the same for all random weights, by the network's design.
     """
 
@@ -49,6 +51,7 @@ class Backbone(nn.Module):
     patches: ClassVar[dict[str, Any] | None] = None
     poolings: ClassVar[tuple[str, ...]] = ("mean", "max", "band")
     source: ClassVar[str] = ""
+    reach: ClassVar[int | None] = None
     seedless_layers: ClassVar[tuple[str, ...]] = ()
     feature_info: tuple[LayerInfo, ...]
 

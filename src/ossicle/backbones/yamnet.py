@@ -70,6 +70,8 @@ class YAMNet(Backbone):
     }
     clip: ClassVar[dict[str, Any]] = {"window_s": 10.0, "min_s": 0.975, "fill": "none"}
     # 96 frames every 48.
+    # The sum of (kernel - 1) * stride so far, all on the right where 'same' padding puts it there.
+    reach: ClassVar[int | None] = 314
     patches: ClassVar[dict[str, Any] | None] = {"window_s": 0.975, "hop_s": 0.48}
     source: ClassVar[str] = (
         "YAMNet, tensorflow/models research/audioset/yamnet (Apache-2.0), trained on AudioSet"

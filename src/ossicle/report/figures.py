@@ -140,7 +140,7 @@ def strip_chart(subsets: Sequence[tuple[int, float, str]], metric: str, chosen: 
             f"<title>{escape(name)}: {format_score(metric, score)}</title></circle>"
         )
     told = "; ".join(f"{size} layers {format_score(metric, score)}" for size, score in best.items())
-    return _svg("Score by number of layers", f"Best of each size: {told}.", parts)
+    return svg("Score by number of layers", f"Best of each size: {told}.", parts)
 
 
 def learning_chart(points: Sequence[Mapping[str, Any]], metric: str) -> Markup:
@@ -187,7 +187,7 @@ def learning_chart(points: Sequence[Mapping[str, Any]], metric: str) -> Markup:
     told = "; ".join(
         f"{p['n_train']:,.0f} clips {format_score(metric, p['score'])}" for p in points
     )
-    return _svg(f"{metric_name(metric)} by number of training clips", told + ".", parts)
+    return svg(f"{metric_name(metric)} by number of training clips", told + ".", parts)
 
 
 def scatter_chart(points: Sequence[tuple[int, float, float]]) -> Markup:
@@ -229,7 +229,7 @@ def scatter_chart(points: Sequence[tuple[int, float, float]]) -> Markup:
         f'<text class="x" transform="translate(14 {TOP + inner / 2}) rotate(-90)">predicted</text>'
     )
     told = f"{len(points):,} clips; on the diagonal the prediction is right."
-    return _svg("Predicted against true values", told, parts, side, TOP + inner + BOTTOM)
+    return svg("Predicted against true values", told, parts, side, TOP + inner + BOTTOM)
 
 
 def _y(scale: Scale, value: float) -> float:
@@ -256,9 +256,10 @@ def _x_label(text: str) -> str:
     return f'<text class="x label" x="{middle}" y="{HEIGHT - 6}">{escape(text)}</text>'
 
 
-def _svg(
+def svg(
     title: str, description: str, parts: Iterable[str], width: float = WIDTH, height: float = HEIGHT
 ) -> Markup:
+    """A drawing of parts, with a title and a description for those who do not see it."""
     name = title.lower().replace(" ", "-")
     return Markup(
         f'<svg viewBox="0 0 {width} {height}" role="img" '

@@ -6,7 +6,8 @@ wrong, what to do next. The parts:
 * `words`, `checks`, `advice`: sentences from numbers.
 * `clips`: which clips are listed and carried, as sound and picture.
 * `tables`, `figures`: the rows and the drawings.
-* `page.html`, with `style.html` and `script.html`: the page.
+* `reliability`: whether probabilities can be taken at their word, and unheard classes.
+* `page.html`, with `reliability.html`, `style.html` and `script.html`: the page.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ossicle.report import tables
 from ossicle.report.advice import advice
 from ossicle.report.checks import checks
 from ossicle.report.clips import clip_lists, page_data, shown_path
+from ossicle.report.reliability import reliability, unheard
 from ossicle.report.words import metric_name, verdict
 
 _TASKS = ("classes", "multilabel", "regression")
@@ -146,6 +148,8 @@ def render(
         matrix=None if matrix is None else tables.cells(classes, matrix, lists),
         per_class=list(tables.per_class(evaluation, classes, matrix, lists)),
         scatter=tables.scatter(items, lists) if task == "regression" else None,
+        reliability=reliability(evaluation),
+        unheard=unheard(evaluation),
         layers=tables.layers(evaluation, metric),
         chosen=evaluation.get("chosen"),
         subsets=tables.subsets(evaluation, metric),

@@ -14,17 +14,25 @@ from typing import Any
 import numpy as np
 
 from ossicle.datasets.clips import Clips
-from ossicle.datasets.patterns import relative_paths
 from ossicle.errors import DataError
 from ossicle.features import FeatureTable
-from ossicle.heads import count_parameters
 from ossicle.leaks import audit
-from ossicle.metrics import PRIMARY, confusion, per_class, with_intervals
-from ossicle.metrics.bootstrap import mean_interval
+from ossicle.metrics import PRIMARY, with_intervals
+from ossicle.metrics.reliability import reliability
 from ossicle.model import Model
 from ossicle.record import record
 from ossicle.transfer import diagnose
+from ossicle.transfer.evaluation_rows import (
+    backbone_facts,
+    chance,
+    class_rows,
+    confusion_counts,
+    items,
+    skipped_rows,
+)
+from ossicle.transfer.isotonic import check_calibration, recalibrate
 from ossicle.transfer.layer_choice import choose_layers
+from ossicle.transfer.novelty_fit import novelty_auc
 from ossicle.transfer.probe import create_probe
 from ossicle.transfer.protocol import Protocol, choose_protocol
 
@@ -42,6 +50,7 @@ def evaluate(
     probe: str = "ridge",
     probe_settings: Mapping[str, Any] | None = None,
     choose: bool = False,
+    calibration: str = "temperature",
     n_folds: int = 5,
     seed: int = 0,
     diagnostics: bool = True,
@@ -58,9 +67,11 @@ def evaluate(
         probe: a name in ``ossicle.transfer.probe.PROBES``.
         probe_settings: arguments of the probe.
         choose: choose the layers inside each training part instead of using all.
+        calibration: of the probe's answers, one of ``isotonic.CALIBRATIONS``.
         n_folds: folds where the data brings none.
         seed: of folds, inner folds and the bootstrap.
-        diagnostics: also the random split, shuffled labels, audit, layers, learning curve.
+        diagnostics: also the random split, shuffled labels, audit, layers, learning curve,
+            reliability of the probabilities, and whether unheard classes would be noticed.
         trainer: what trains on rows of the readable clips and answers for others, in place of the
             probe, which is then the name of what it does.
         arguments: what the caller was asked, for the record.
@@ -70,13 +81,14 @@ def evaluate(
         A dict ready for JSON; ``report.write_report`` shows it.
 
     Raises:
-        DataError: too few clips, classes or groups to evaluate.
+        DataError: too few clips, classes or groups to evaluate, or no such calibration.
     """
     say = progress or (lambda text: None)
     start = time.perf_counter()
     asked, clips = clips, clips.subset(table.index)
     if clips.task != "regression" and len(clips.classes) < 2:
         raise DataError(f"there is one class only ({clips.classes[0]}): nothing to tell apart")
+    check_calibration(calibration, clips.task)
     y = clips.y()
     try:
         protocol = choose_protocol(clips, n_folds=n_folds, random_state=seed)
@@ -93,7 +105,17 @@ def evaluate(
             "each class needs clips of two groups (recordings)"
         )
     outcome = _cross_validate(
-        clips, table, protocol, probe, dict(probe_settings or {}), choose, seed, say, trainer
+        clips,
+        table,
+        protocol,
+        create=lambda: create_probe(
+            probe, clips.task, random_state=seed, **dict(probe_settings or {})
+        ),
+        choose=choose,
+        calibration=calibration,
+        seed=seed,
+        say=say,
+        trainer=trainer,
     )
     rows, predicted, scores = outcome["rows"], outcome["predicted"], outcome["scores"]
     groups = protocol.groups
@@ -107,7 +129,7 @@ def evaluate(
         random_state=seed,
     )
     metric = PRIMARY[clips.task]
-    classes = _per_class(clips, y[rows], predicted, scores, groups[rows], seed)
+    classes = class_rows(clips, y[rows], predicted, scores, groups[rows], seed)
     headline = measured[metric]
     result: dict[str, Any] = {
         "title": clips.root.name,
@@ -118,7 +140,7 @@ def evaluate(
         metric: headline["value"],
         "score": headline,
         "scores": measured,
-        "chance": _chance(clips.task, y[rows]),
+        "chance": chance(clips.task, y[rows]),
         "n_clips": len(rows),
         "protocol": {
             "text": protocol.text,
@@ -130,10 +152,10 @@ def evaluate(
             "confidence": 0.95,
         },
         "probe": {"name": probe, **outcome["chosen"]},
-        "backbone": _backbone(model, table),
+        "backbone": backbone_facts(model, table),
         "per_class": classes,
-        "confusion": _confusion(clips, y[rows], predicted),
-        "items": _items(clips, rows, outcome, groups),
+        "confusion": confusion_counts(clips, y[rows], predicted),
+        "items": items(clips, rows, outcome, groups),
         "audio": {
             "n_files": int(clips.table["path"].nunique()),
             "seconds_read": table.seconds_read,
@@ -141,10 +163,18 @@ def evaluate(
             "clip_policy": model.clip.describe(model.sample_rate),
             "sample_rate": model.sample_rate,
         },
-        "skipped": _skipped(table, asked),
+        "skipped": skipped_rows(table, asked),
         "chosen": outcome["choice"],
     }
     if diagnostics:
+        if scores is not None:
+            told = groups[rows]
+            result["reliability"] = {
+                "calibration": None if trainer is not None else calibration,
+                **reliability(
+                    clips.task, y[rows], scores, clips.classes, groups=told, random_state=seed
+                ),
+            }
         result.update(_diagnose(clips, table, protocol, classes, seed, say))
     result["timing"] = {
         "extract_s": table.elapsed_s,
@@ -163,12 +193,13 @@ def _cross_validate(
     clips: Clips,
     table: FeatureTable,
     protocol: Protocol,
-    probe: str,
-    settings: dict[str, Any],
+    *,
+    create: Callable[[], Any],
     choose: bool,
+    calibration: str,
     seed: int,
     say: Progress,
-    trainer: Trainer | None = None,
+    trainer: Trainer | None,
 ) -> dict[str, Any]:
     """Outputs for every tested clip: rows, predicted, scores, fold, and what was chosen."""
     y, k = clips.y(), len(clips.classes)
@@ -195,7 +226,7 @@ def _cross_validate(
             names = table.names(layers)
             columns = table.matrix(names)
         assert columns is not None
-        estimator = create_probe(probe, clips.task, random_state=seed, **settings)
+        estimator = create()
         try:
             groups, sizes = protocol.groups[train], table.sizes(names)
             estimator.fit(columns[train], y[train], groups=groups, block_sizes=sizes)
@@ -209,7 +240,9 @@ def _cross_validate(
         probability = np.zeros((len(test), k))
         # A class that the training part lacks keeps probability 0.
         index = np.asarray(estimator.classes_, np.int64)
-        probability[:, index] = estimator.predict_proba(columns[test])
+        calibrated = recalibrate(estimator, calibration, y[train])
+        answers = estimator.predict_proba(columns[test])
+        probability[:, index] = answers if calibrated is None else calibrated(answers)
         _answered(clips.task, probability, scores, predicted)
     order = np.argsort(np.concatenate(rows), kind="stable")
     settings_chosen = {
@@ -264,7 +297,7 @@ def _diagnose(
     blocks = {layer: table.names([layer]) for layer in table.layers}
     sizes = {layer: table.sizes(names) for layer, names in blocks.items()}
 
-    def prepared(limit: int) -> tuple[diagnose.Diagnosis, Any]:
+    def prepared(limit: int) -> tuple[diagnose.Diagnosis, Any, np.ndarray]:
         some = diagnose.sample_rows(y, limit, clips.task, seed)
         study = diagnose.Diagnosis(
             {layer: table.matrix(names)[some] for layer, names in blocks.items()},
@@ -275,10 +308,10 @@ def _diagnose(
             block_sizes=sizes,
             random_state=seed,
         )
-        return study, diagnose.restrict(protocol.folds, some, n)
+        return study, diagnose.restrict(protocol.folds, some, n), some
 
     say("other splits and labels")
-    study, folds = prepared(diagnose.MAX_CLIPS)
+    study, folds, some = prepared(diagnose.MAX_CLIPS)
     result: dict[str, Any] = {
         "random_split": study.random_split(len(folds)) if len(folds) > 1 else None,
         "shuffled_labels": study.shuffled_labels(folds, repeats=3),
@@ -290,101 +323,24 @@ def _diagnose(
     if len(blocks) > 1:
         say("score by layer")
         if n > diagnose.MAX_CLIPS_LAYERS:
-            study, folds = prepared(diagnose.MAX_CLIPS_LAYERS)
+            study, folds, some = prepared(diagnose.MAX_CLIPS_LAYERS)
         result["diagnosed_clips"]["layers"] = len(study.y)
         result["by_layer"] = study.by_layer(folds, say)
         result["subsets"] = study.subsets(folds)
         result["all_layers"] = study.interval(*study.run(folds), study.groups)
-    say("audit")
     last = table.matrix(blocks[table.layers[-1]])
+    say("classes it has never heard")
+    result["novelty"] = novelty_auc(
+        last[some],
+        study.y,
+        study.groups,
+        folds,
+        task=clips.task,
+        classes=clips.classes,
+        kernel=study.kernel(),
+        block_sizes=sizes[table.layers[-1]],
+        random_state=seed,
+    )
+    say("audit")
     result["audit"] = audit(clips, folds=protocol.folds, embeddings=last)
     return result
-
-
-def _per_class(
-    clips: Clips,
-    y: np.ndarray,
-    predicted: np.ndarray,
-    scores: np.ndarray | None,
-    groups: np.ndarray,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """Precision, recall, F1, AUC of each class, recall with its interval over groups."""
-    if clips.task == "regression":
-        return []
-    rows = per_class(clips.task, y, predicted, scores, clips.classes).to_dict("records")
-    for c, row in enumerate(rows):
-        mine = y == c if clips.task == "classes" else y[:, c] == 1
-        if mine.any():
-            hit = predicted[mine] == c if clips.task == "classes" else predicted[mine, c] == 1
-            low, high = mean_interval(
-                hit.astype(float), groups=groups[mine], n_resamples=500, random_state=seed
-            )
-            row["recall_low"], row["recall_high"] = low, high
-    return rows
-
-
-def _confusion(clips: Clips, y: np.ndarray, predicted: np.ndarray) -> dict[str, Any] | None:
-    if clips.task != "classes":
-        return None
-    matrix = confusion(y, predicted, len(clips.classes))
-    return {"classes": list(clips.classes), "matrix": matrix.tolist()}
-
-
-def _items(
-    clips: Clips, rows: np.ndarray, outcome: dict[str, Any], groups: np.ndarray
-) -> list[dict[str, Any]]:
-    table, names = clips.table, clips.classes
-    paths = relative_paths(list(table["path"]), clips.root)
-    items = []
-    for i, row in enumerate(rows):
-        entry = table.iloc[row]
-        predicted: Any = outcome["predicted"][i]
-        probability: Any = None
-        if clips.task == "classes":
-            probability = float(outcome["scores"][i, predicted])
-            predicted = names[predicted]
-        elif clips.task == "multilabel":
-            predicted = [names[c] for c in np.flatnonzero(predicted)]
-            given = outcome["scores"][i]
-            probability = {name: float(p) for name, p in zip(names, given, strict=True)}
-        else:
-            predicted = float(predicted)
-        items.append(
-            {
-                "path": paths[row],
-                "onset": None if np.isnan(entry["onset"]) else float(entry["onset"]),
-                "offset": None if np.isnan(entry["offset"]) else float(entry["offset"]),
-                "label": entry["label"],
-                "predicted": predicted,
-                "probability": probability,
-                "group": str(groups[row]),
-                "fold": int(outcome["fold"][i]),
-            }
-        )
-    return items
-
-
-def _skipped(table: FeatureTable, clips: Clips) -> list[dict[str, str]]:
-    paths = relative_paths([path for _, path, _ in table.skipped], clips.root)
-    return [
-        {"path": path, "reason": reason}
-        for path, (_, _, reason) in zip(paths, table.skipped, strict=True)
-    ]
-
-
-def _backbone(model: Model, table: FeatureTable) -> dict[str, Any]:
-    return {
-        **{k: model.info.get(k) for k in ("name", "pretrained", "source", "weights", "licence")},
-        "parameters": count_parameters(model.backbone),
-        "layers": len(table.layers),
-        "poolings": list(dict.fromkeys(name.rpartition("/")[2] for name in table.blocks)),
-        "dims": sum(block.shape[1] for block in table.blocks.values()),
-    }
-
-
-def _chance(task: str, y: np.ndarray) -> float:
-    """The score of the best answer that ignores the sound."""
-    if task == "classes":
-        return float(np.bincount(y).max() / len(y))
-    return float(y.mean()) if task == "multilabel" else 0.0

@@ -14,7 +14,9 @@ from ossicle.errors import DataError
 from ossicle.features import FeatureTable
 from ossicle.heads import Head
 from ossicle.model import Model
+from ossicle.transfer.isotonic import check_calibration, recalibrate
 from ossicle.transfer.layer_choice import choose_layers
+from ossicle.transfer.novelty_fit import fit_novelty, last_layer
 from ossicle.transfer.probe import create_probe
 
 # Support vector regression has a kernel, so that it keeps its clips.
@@ -46,6 +48,8 @@ def fit_model(
     probe: str = "ridge",
     probe_settings: Mapping[str, Any] | None = None,
     choose: bool = False,
+    calibration: str = "temperature",
+    novelty: bool = True,
     seed: int = 0,
 ) -> Model:
     """Fit a probe on all clips and fold it into a copy of the model as its head.
@@ -58,12 +62,15 @@ def fit_model(
         probe: one of ``FOLDABLE[clips.task]``.
         probe_settings: arguments of the probe.
         choose: choose the layers on inner folds; the head then reads those alone.
+        calibration: of its probabilities, one of ``isotonic.CALIBRATIONS``.
+        novelty: fit also what tells sounds that are unlike anything learnt from; needs three clips.
         seed: of inner folds.
 
     Raises:
         DataError: the probe is not a network, or cannot be fitted on the clips.
     """
     check_foldable(probe, clips.task)
+    check_calibration(calibration, clips.task)
     clips = clips.subset(table.index)
     y, groups = clips.y(), clips.groups()
     names = table.names()
@@ -79,6 +86,9 @@ def fit_model(
         **dict(probe_settings or {}),
     )
     estimator.fit(table.matrix(names), y, groups=groups, block_sizes=table.sizes(names))
+    calibrated = None
+    if clips.task != "regression":
+        calibrated = recalibrate(estimator, calibration, y)
     classes = clips.classes
     if clips.task == "classes":
         classes = tuple(classes[c] for c in estimator.classes_)
@@ -95,10 +105,24 @@ def fit_model(
             **model.info,
             "title": clips.root.name,
             "probe": {"name": probe, **estimator.chosen_},
+            **({"calibration": calibration} if clips.task != "regression" else {}),
             "n_clips": len(clips),
             "labels": clips.describe()["classes"],
         },
     )
+    trained.calibration = calibrated
+    if novelty and len(clips) > 2:
+        first, sizes = last_layer(names, table.sizes(names))
+        trained.novelty = fit_novelty(
+            table.matrix(names)[:, first:],
+            y,
+            task=clips.task,
+            groups=groups,
+            held_out=None if clips.task == "regression" else estimator.held_out_proba_,
+            block_sizes=sizes,
+            first=first,
+            random_state=seed,
+        )
     return trained.eval().requires_grad_(False)
 
 

@@ -43,6 +43,10 @@ def brief(result: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a result that fits one line: everything but clips and pictures."""
     long = ("items", "audit", "subsets", "by_layer", "confusion", "per_class", "record")
     short = {name: value for name, value in result.items() if name not in long}
+    for name in ("reliability", "novelty"):
+        if result.get(name):
+            rows = ("bins", "thresholds", "per_class")
+            short[name] = {key: x for key, x in result[name].items() if key not in rows}
     audit = result.get("audit")
     if audit:
         pairs = ("bytes", "samples", "near", "across_split", "label_conflicts")

@@ -1,0 +1,1 @@
+"""Detectors trained on strong labels: which class sounds from when to when."""

@@ -26,6 +26,7 @@ from ossicle.cli_networks import backbones, export_hear
 from ossicle.cli_options import (
     Backbone,
     Balance,
+    Calibration,
     Choose,
     Folds,
     Groups,
@@ -100,6 +101,7 @@ def evaluate(
     probe: Probe = "ridge",
     choose_layers: Choose = False,
     balance: Balance = False,
+    calibration: Calibration = "temperature",
     n_folds: NFolds = 5,
     seed: Seed = 0,
     workers: Workers = None,
@@ -135,6 +137,7 @@ def train(
     probe: Probe = "ridge",
     choose_layers: Choose = False,
     balance: Balance = False,
+    calibration: Calibration = "temperature",
     n_folds: NFolds = 5,
     seed: Seed = 0,
     workers: Workers = None,
@@ -162,7 +165,14 @@ def train(
     result, source, model, table = _evaluated(arguments, to_take_away=True)
     settings = probe_settings(balance)
     trained = fit_model(
-        model, table, source, probe=probe, probe_settings=settings, choose=choose_layers, seed=seed
+        model,
+        table,
+        source,
+        probe=probe,
+        probe_settings=settings,
+        calibration=calibration,
+        choose=choose_layers,
+        seed=seed,
     )
     trained.info.update(
         score={"metric": result["metric"], **result["score"]},

@@ -34,6 +34,7 @@ Layers = Annotated[str, typer.Option(help="all, last, names, numbers from 1, ran
 Pooling = Annotated[str | None, typer.Option(help="Of mean, max, std, band; with commas.")]
 Probe = Annotated[str, typer.Option(help="ridge, logistic, svm, knn or mlp.")]
 Choose = Annotated[bool, typer.Option("--choose-layers", help="Choose layers, nested.")]
+Calibration = Annotated[str, typer.Option(help="Of probabilities: temperature, isotonic or none.")]
 Balance = Annotated[bool, typer.Option("--balance", help="Weigh rare classes up.")]
 NFolds = Annotated[int, typer.Option(help="Folds where the data brings none.")]
 Seed = Annotated[

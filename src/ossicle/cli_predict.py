@@ -26,6 +26,12 @@ def predict(
         float | None,
         typer.Option(help="Seconds from one window to the next; default: no overlap."),
     ] = None,
+    unknown: Annotated[
+        float | None,
+        typer.Option(
+            help="Label as unknown what is less familiar than this share of known sounds: .95."
+        ),
+    ] = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -34,13 +40,15 @@ def predict(
     from ossicle.datasets.unlabelled import unlabelled_clips
     from ossicle.datasets.windows import window_clips
     from ossicle.line import count_workers
-    from ossicle.predict import check_window, table_kind, write_table
+    from ossicle.predict import check_unknown, check_window, table_kind, write_table
     from ossicle.predict import predict as label
 
     if out is not None:
         table_kind(out)
     check_window(window, step)
     network = bundle.load(model)
+    if unknown is not None:
+        check_unknown(network, unknown)
     items = unlabelled_clips(recordings)
     unit = "recordings"
     if window is not None:
@@ -49,7 +57,9 @@ def predict(
         with progress_bar("measuring") as tick:
             items = window_clips(items, window, step, progress=counts(tick))
     with progress_bar("labelling") as tick:
-        frame, skipped = label(network, items, workers=count_workers(workers), progress=tick)
+        frame, skipped = label(
+            network, items, workers=count_workers(workers), unknown=unknown, progress=tick
+        )
     if frame.empty:
         _, path, reason = skipped[0]
         what = "windows" if window is not None else "recordings"

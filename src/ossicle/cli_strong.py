@@ -33,12 +33,12 @@ def train_detector(
     ] = None,
     inputs: Annotated[
         str, typer.Option(help="mel, features (of the frozen backbone) or both.")
-    ] = "both",
+    ] = "features",
     backbone: Annotated[str, typer.Option(help="Whose frames are read; it stays frozen.")] = (
         "yamnet"
     ),
     keywords: Set = None,
-    epochs: Annotated[int | None, typer.Option(help="At most.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most; default 12, or 300 steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="At its peak.")] = None,
     window: Annotated[float | None, typer.Option(help="Seconds heard at once.")] = None,

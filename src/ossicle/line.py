@@ -20,6 +20,7 @@ from ossicle.metrics import compare_runs
 from ossicle.model import Model, create_model
 from ossicle.transfer.evaluate import evaluate
 from ossicle.transfer.fit import check_foldable
+from ossicle.transfer.isotonic import check_calibration
 from ossicle.transfer.probe import create_probe
 
 
@@ -129,6 +130,8 @@ def measure(
         raise DataError("--balance weighs classes, and these labels are numbers: leave it out")
     # A wrong name is told before the long work, not after.
     create_probe(a["probe"], clips.task)
+    calibration = a.get("calibration", "temperature")
+    check_calibration(calibration, clips.task)
     if to_take_away:
         check_foldable(a["probe"], clips.task)
     model = pick_model(a["backbone"], a["random"], a["seed"], a.get("keywords") or ())
@@ -148,6 +151,7 @@ def measure(
         model,
         probe=a["probe"],
         probe_settings=probe_settings(a["balance"]),
+        calibration=calibration,
         choose=a["choose_layers"],
         n_folds=a["n_folds"],
         seed=a["seed"],

@@ -37,6 +37,14 @@ def test_what_cannot_be_meant_is_refused_in_a_line(change, said):
     assert "\n" not in str(caught.value)
 
 
+def test_few_windows_are_heard_more_often():
+    assert StrongSettings().epochs_of(100) == 12
+    assert StrongSettings().epochs_of(25) == 12
+    assert StrongSettings().epochs_of(24) == 13
+    assert StrongSettings().epochs_of(1) == 300
+    assert StrongSettings(epochs=2).epochs_of(1) == 2
+
+
 def test_what_can_be_meant_is_taken():
     assert StrongSettings().check() == StrongSettings()
     assert StrongSettings(patience=0, average=0.0, clip_weight=0.0, gain_db=0.0).check()

@@ -9,6 +9,7 @@ from typing import Any
 from ossicle.detect.grid import Grid, lay_grid
 from ossicle.detect.rules import Rules
 from ossicle.errors import DataError, OssicleError
+from ossicle.features import MIN_DURATION_S
 from ossicle.model import Model
 
 # Raised whenever the same sound would give other numbers than before.
@@ -51,6 +52,8 @@ def window_of(
             step_s = _number(own, "step_s")
     if step_s is None and overlap is None:
         overlap = DEFAULT_OVERLAP
+    if window_s < MIN_DURATION_S:
+        raise OssicleError(f"a window must last at least {MIN_DURATION_S} s, got {window_s:g}")
     return lay_grid(window_s, step_s, overlap, model.sample_rate)
 
 

@@ -14,6 +14,7 @@ K classes, D values of the read-out, n windows or frames.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -34,6 +35,8 @@ from ossicle.predict import check_unknown
 CORE_S = 30.0
 # Windows that run together where each is a clip of its own.
 BATCH = 8
+# Read-outs that are held at once where windows share their maps: 64 MB of yamnet's.
+AT_ONCE = 256
 # Windows of a detector that follow the first one of a block.
 WINDOWS = 4
 
@@ -69,7 +72,7 @@ def create_scorer(model: Model, grid: Grid | None, unknown: float | None = None)
         model: with a head, of classes or of several labels a clip.
         grid: of the windows; None for a `Detector`, which has frames.
         unknown: a further row of scores, for what the model has never heard: windows whose novelty
-            is at least this (`ossicle.novelty`) have that as its score, and 0 for all classes.
+            is above this (`ossicle.novelty`) have that as its score, and 0 for all classes.
 
     Raises:
         OssicleError: the model has no head, is of a regression, or cannot tell the unknown.
@@ -131,7 +134,7 @@ class _Windows:
         if self.unknown is None:
             return scores
         novelty = self.model.novelty_from_vectors(vectors)[:, None]
-        strange = novelty >= self.unknown
+        strange = novelty > self.unknown
         return np.concatenate([np.where(strange, 0, scores), np.where(strange, novelty, 0)], 1)
 
     def judged_clip(self, samples: np.ndarray) -> np.ndarray:
@@ -191,16 +194,25 @@ class SharedMaps(_Windows):
         missing = -frames % self.frame
         samples = np.pad(block.samples, (0, missing * self.hop))
         maps = self.model.forward_layers(torch.from_numpy(samples)[None])
+        rows = [
+            self._windows(block, spans[at : at + AT_ONCE], maps)
+            for at in range(0, len(spans), AT_ONCE)
+        ]
+        return self.part(block, spans, np.concatenate(rows))
+
+    def _windows(
+        self, block: Block, spans: list[tuple[int, int]], maps: Mapping[str, torch.Tensor]
+    ) -> np.ndarray:
+        """Scores (n, K) of some windows of a block."""
         ends = np.array([[self.grid.samples(u, self.sample_rate) for u in s] for s in spans])
         onsets = (ends[:, 0] - block.start) / self.hop
-        lengths = np.array([front.num_frames(int(b - a)) for a, b in ends])
+        lengths = np.array([self.model.frontend.num_frames(int(b - a)) for a, b in ends])
         vectors: dict[str, torch.Tensor] = {}
         for layer in self.layers:
             first, last = window_frames(onsets, lengths, self.strides[layer], maps[layer].shape[-1])
             for name, values in pool_windows(maps[layer], first, last, self.poolings).items():
                 vectors[f"{layer}/{name}"] = values
-        matrix = torch.cat([vectors[name] for name in self.model.readout], 1)
-        return self.part(block, spans, self.judged(matrix))
+        return self.judged(torch.cat([vectors[name] for name in self.model.readout], 1))
 
 
 class EachWindow(_Windows):

@@ -270,7 +270,7 @@ class _Job:
         )
         optimiser = create_optimiser(self.detector, "adamw", s.learning_rate, s.weight_decay)
         per_epoch = batches.steps_per_epoch
-        steps = s.epochs * per_epoch
+        steps = s.epochs_of(per_epoch) * per_epoch
         threads = torch.get_num_threads()
         torch.set_num_threads(max(1, self.workers))
         try:

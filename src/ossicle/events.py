@@ -55,20 +55,45 @@ def event_table(
         raise DataError(f"{source}: has no column {missing[0]} (it has {', '.join(frame)})")
     if "score" not in frame:
         frame["score"] = np.nan
-    for name in ("onset", "offset", "score"):
-        frame[name] = pd.to_numeric(frame[name], errors="coerce").astype(np.float64)
-    frame["file"] = frame["file"].astype(object).map(str)
-    for position, row in enumerate(frame[list(COLUMNS)].itertuples(index=False), start=1):
-        if not (np.isfinite(row.onset) and 0 <= row.onset <= row.offset < np.inf):
-            raise DataError(
-                f"{source}: row {position}: onset {row.onset} and offset {row.offset} must be "
-                "numbers of seconds, 0 <= onset <= offset"
-            )
-        if not isinstance(row.label, str) or not row.label.strip():
+    times = {
+        name: pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64)
+        for name in ("onset", "offset", "score")
+    }
+    files = [str(file) for file in frame["file"]]
+    labels = list(frame["label"])
+    onset, offset = times["onset"], times["offset"]
+    with np.errstate(invalid="ignore"):
+        good = (onset >= 0) & (onset <= offset) & (offset < np.inf)
+    if not good.all():
+        at = int(np.flatnonzero(~good)[0])
+        raise DataError(
+            f"{source}: row {at + 1}: onset {onset[at]} and offset {offset[at]} must be numbers "
+            "of seconds, 0 <= onset <= offset"
+        )
+    for position, label in enumerate(labels, start=1):
+        if not isinstance(label, str) or not label.strip():
             raise DataError(f"{source}: row {position}: the event has no label")
-    frame["label"] = frame["label"].astype(object).map(str)
-    order = {name: i for i, name in enumerate(dict.fromkeys(frame["file"]))}
-    frame = frame.assign(_order=frame["file"].map(order).astype(float))
-    frame = frame.sort_values(["_order", "onset", "offset", "label"], kind="stable")
-    rest = [name for name in frame if name not in (*COLUMNS, "_order")]
-    return frame[[*COLUMNS, *rest]].reset_index(drop=True)
+    number = {name: i for i, name in enumerate(dict.fromkeys(files))}
+    rows_in_order = sorted(
+        range(len(files)), key=lambda i: (number[files[i]], onset[i], offset[i], labels[i])
+    )
+    order = np.array(rows_in_order, np.int64)
+    columns = {
+        "file": np.array(files, object)[order].tolist(),
+        "onset": onset[order],
+        "offset": offset[order],
+        "label": np.array([str(label) for label in labels], object)[order].tolist(),
+        "score": times["score"][order],
+    }
+    made = {name: _series(values) for name, values in columns.items()}
+    rest = [name for name in frame if name not in COLUMNS]
+    others = {name: frame[name].iloc[order].reset_index(drop=True) for name in rest}
+    return pd.DataFrame({**made, **others})
+
+
+def _series(values: Any) -> pd.Series:
+    try:
+        return pd.Series(values)
+    except UnicodeEncodeError:
+        # pandas' own strings refuse bytes of a file's name that are not UTF-8.
+        return pd.Series(values, dtype=object)

@@ -150,6 +150,21 @@ def train(
 ) -> None:
     """Measure by cross-validation, then fit on all clips: the model to take away."""
     if strong:
+        foreign = {
+            "--folds": folds is not None,
+            "--labels": labels is not None,
+            "--random": random,
+            "--layers": layers != "all",
+            "--pooling": pooling is not None,
+            "--probe": probe != "ridge",
+            "--choose-layers": choose_layers,
+            "--balance": balance,
+            "--calibration": calibration != "temperature",
+            "--n-folds": n_folds != 5,
+            "--quick": quick,
+        }
+        for option in (name for name, given in foreign.items() if given):
+            fail(f"{option} is not for --strong: see `ossicle train-detector --help`")
         given = {"backbone": backbone, "seed": seed}
         return train_strong(
             clips, out, given, groups=groups, keywords=keywords, workers=workers, as_json=as_json

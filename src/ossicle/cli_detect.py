@@ -37,6 +37,10 @@ def detect(
         float | None,
         typer.Option(help="Instead of --step: share of a window that the next hears; default .5."),
     ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Find this class alone; may be given several times."),
+    ] = None,
     threshold: Annotated[
         str | None,
         typer.Option(
@@ -84,6 +88,7 @@ def detect(
     from ossicle.detect.run import LABELS, known_seconds
     from ossicle.detect.run import detect as find
     from ossicle.line import count_workers, open_model
+    from ossicle.report.words import plural
 
     arguments = {name: value for name, value in locals().items() if name in _ARGUMENTS}
     network = open_model(model)
@@ -107,6 +112,7 @@ def detect(
             step_s=step,
             overlap=overlap,
             rules=rules,
+            classes=classes,
             labels=kinds,
             scores=scores,
             unknown=unknown,
@@ -125,7 +131,7 @@ def detect(
     if found.resumed:
         lines.append(f"{found.resumed} recordings were done before, {found.heard} heard now")
     lines.append(
-        f"{found.events} events in {found.recordings - failed} recordings "
+        f"{found.events} events in {plural(found.recordings - failed, 'recording')} "
         f"({_length(found.seconds)}): {out / 'events.csv'}"
     )
     if found.events:
@@ -151,7 +157,7 @@ def detect(
 
 _ARGUMENTS = (
     *("model", "recordings", "window", "step", "overlap", "threshold", "low", "median"),
-    *("min_duration", "min_gap", "labels", "scores", "unknown"),
+    *("min_duration", "min_gap", "labels", "scores", "unknown", "classes"),
 )
 # Of so many recordings the headers are read, so that the bar knows how much there is to hear.
 _FEW = 200

@@ -284,3 +284,14 @@ def test_many_windows_are_read_out_some_at_a_time(monkeypatch):
     some = scores_of(scorer, samples)
     assert max(heard) == 7 and sum(heard) == len(whole.onsets) > 100
     np.testing.assert_allclose(some.scores, whole.scores, atol=1e-6)
+
+
+def test_some_classes_are_rows_of_all():
+    from ossicle.detect.scorers import SomeRows
+
+    model = clip_model()
+    scorer = SharedMaps(model, lay_grid(1.0, None, None, RATE))
+    samples = sound(5.0)
+    whole, some = scores_of(scorer, samples), scores_of(SomeRows(scorer, [2, 0]), samples)
+    np.testing.assert_array_equal(some.scores, whole.scores[[2, 0]])
+    np.testing.assert_array_equal(some.onsets, whole.onsets)

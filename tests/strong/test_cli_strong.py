@@ -77,3 +77,9 @@ def test_what_cannot_be_meant_is_refused_before_any_work(folder, tmp_path, more,
 def test_a_folder_that_is_no_bundle_stays(folder, tmp_path):
     with pytest.raises(OssicleError, match="is not a bundle"):
         run(folder / "events.csv", "-o", tmp_path, *SMALL)
+
+
+def test_options_of_clips_are_refused_with_strong(ossicle, tmp_path):
+    code, _, err = ossicle("train", tmp_path, "-o", tmp_path / "x", "--strong", "--probe", "svm")
+    assert code == 2
+    assert err.strip() == "--probe is not for --strong: see `ossicle train-detector --help`"

@@ -17,7 +17,7 @@ from ossicle.decode import open_decoder
 from ossicle.detect.journal import Entry, Journal, Stamp, checksum, stamp
 from ossicle.detect.parameters import parameters_of, rules_of, window_of
 from ossicle.detect.rules import ClassRule, Rules
-from ossicle.detect.scorers import create_scorer, rows_of
+from ossicle.detect.scorers import SomeRows, create_scorer, rows_of
 from ossicle.detect.stream import Heard, Tick, hear, spool_name
 from ossicle.detect.tables import (
     DIGITS,
@@ -72,6 +72,7 @@ def detect(
     step_s: float | None = None,
     overlap: float | None = None,
     rules: Rules | None = None,
+    classes: Sequence[str] | None = None,
     labels: Sequence[str] = LABELS,
     scores: bool = False,
     unknown: float | None = None,
@@ -92,6 +93,7 @@ def detect(
         folder: for the results; made where it is missing.
         window_s, step_s, overlap: of the windows of a clip model, see `window_of`.
         rules: from scores to events; None: the model's own, else a threshold of one half.
+        classes: those to find; None: all that the model knows.
         labels: of `LABELS`, the programs to write label files for.
         scores: keep the scores of all frames, ``scores/NAME.parquet``.
         unknown: mark what is less familiar to the model than this share of known sounds, such as
@@ -114,6 +116,12 @@ def detect(
     if unknown is not None:
         name = rows_of(model, unknown)[-1]
         rules = Rules({**rules.by_class, name: ClassRule()}, rules.score)
+    names_of = dict(zip(rules.classes, class_columns(model), strict=False))
+    if classes is not None:
+        wanted_classes = _known(classes, model)
+        kept = [name for name in rules.classes if name in wanted_classes or name not in names_of]
+        scorer = SomeRows(scorer, [rules.classes.index(name) for name in kept])
+        rules = Rules({name: rules.by_class[name] for name in kept}, rules.score)
     paths, names = _whole_files(recordings)
     folder = Path(folder)
     try:
@@ -125,7 +133,7 @@ def detect(
     root = Path(paths[0][: -len(names[0])]) if paths[0].endswith(names[0]) else Path()
     result = Detection(folder, len(paths), parameters=parameters, root=root)
     score_paths = [folder / SCORES / f"{name}.parquet" for name in label_names(names)]
-    classes = rules.classes
+    classes_found = rules.classes
     with Journal(folder, key) as journal:
         wanted = []
         for number, path in enumerate(paths):
@@ -142,13 +150,13 @@ def detect(
             marks[number] = stamp(paths[number])
             return folder / _WORK / spool_name(key, paths[number], *marks[number])
 
-        order = {name: i for i, name in enumerate(classes)}
-        columns = [*class_columns(model), *rules.classes[len(model.classes) :]]
+        order = {name: i for i, name in enumerate(classes_found)}
+        columns = [names_of.get(name, name) for name in classes_found]
         for heard in hear(
             [paths[number] for number in wanted],
             wanted,
             scorer,
-            classes,
+            classes_found,
             rules,
             sink=lambda n: ScoreFile(score_paths[n], columns) if scores else None,
             spool=spool,
@@ -238,6 +246,16 @@ def known_seconds(paths: Sequence[str]) -> float | None:
         except AudioError:
             continue
     return total
+
+
+def _known(classes: Sequence[str], model: Model) -> set[str]:
+    foreign = [name for name in classes if name not in model.classes]
+    if foreign or not classes:
+        raise OssicleError(
+            f"no class {foreign[0] if foreign else ''!r}: the model knows "
+            f"{', '.join(model.classes[:20])}{', ...' if len(model.classes) > 20 else ''}"
+        )
+    return set(classes)
 
 
 def _whole_files(recordings: Clips) -> tuple[list[str], list[str]]:

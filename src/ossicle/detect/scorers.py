@@ -14,7 +14,7 @@ K classes, D values of the read-out, n windows or frames.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -109,6 +109,25 @@ def _hears_locally(frontend: FrontEnd) -> bool:
     )
     relative = config.get("standardise_per_frequency") or config.get("standardise_per_sample")
     return "hop_length" in config and config.get("center") is False and absolute and not relative
+
+
+class SomeRows:
+    """Another scorer's scores, of some of its classes alone.
+
+    Args:
+        scorer: of all classes.
+        rows: which of its rows, in the order wanted.
+    """
+
+    def __init__(self, scorer: Scorer, rows: Sequence[int]) -> None:
+        self.scorer, self.rows = scorer, np.array(rows, np.int64)
+        self.layout, self.scale = scorer.layout, scorer.scale
+        self.sample_rate = scorer.sample_rate
+
+    def __call__(self, block: Block) -> Part:
+        """As of the other scorer, fewer rows."""
+        part = self.scorer(block)
+        return part._replace(scores=np.ascontiguousarray(part.scores[self.rows]))
 
 
 class _Windows:

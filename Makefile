@@ -52,6 +52,10 @@ bench: $(STAMP)
 	$(BIN)/python bench/benchmark.py
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/suite_time.py
+	$(BIN)/python bench/novelty.py
+	$(BIN)/python bench/calibration.py
+	$(BIN)/python bench/soundscapes.py
+	$(BIN)/python bench/detect.py
 
 # The same at full width on a GPU; says so where there is none.
 bench-gpu: $(STAMP)

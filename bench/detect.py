@@ -35,6 +35,7 @@ FOLDER = ROOT / "build" / "bench" / "detect"
 RATE = 16_000
 TABLES = ("events.csv", "events.parquet", "files.csv")
 KILLS = 20
+OVERLAPS = (0.0, 0.5, 0.75, 0.9)
 PARTS = ("memory", "speed", "kill")
 
 
@@ -98,10 +99,10 @@ def memory(bundle: str, clips: list[np.ndarray]) -> dict[str, Any]:
     ten = FOLDER / "ten_minutes.wav"
     write_recording(ten, 600, clips, 1)
     rows["10 minutes"] = run([bundle, str(ten), "-o", str(fresh("ten"))])
+    rows["10 minutes, two workers"] = run([bundle, str(ten), "-o", str(fresh("ten"))], workers=2)
     day = FOLDER / "day.wav"
     write_recording(day, 86_400, clips, 2)
     rows["24 hours"] = run([bundle, str(day), "-o", str(fresh("day"))])
-    rows["24 hours, two workers"] = run([bundle, str(day), "-o", str(fresh("day"))], workers=2)
     day.unlink()
     short = FOLDER / "short"
     shutil.rmtree(short, ignore_errors=True)
@@ -132,12 +133,12 @@ def speed(bundle: str, clips: list[np.ndarray], rounds: int = 3) -> dict[str, An
                 "with_start_wall": 4200 / pair[70]["wall_s"],
             }
         )
-    overlaps = {}
-    for overlap in (0.0, 0.5, 0.75, 0.9):
-        one = run(
-            [bundle, str(paths[10]), "-o", str(fresh("o")), "--overlap", str(overlap)], workers=1
-        )
-        overlaps[str(overlap)] = one["core_s"]
+    overlaps: dict[str, dict[str, float]] = {}
+    for way in ("--no-shared", "--shared"):
+        overlaps[way] = {}
+        for overlap in OVERLAPS:
+            command = [bundle, str(paths[10]), "-o", str(fresh("o")), "--overlap", str(overlap)]
+            overlaps[way][str(overlap)] = run([*command, way])["core_s"]
     for path in paths.values():
         path.unlink()
     shutil.rmtree(FOLDER / "out")
@@ -214,9 +215,14 @@ def pages(kept: dict[str, Any]) -> tuple[list[str], dict[str, pd.DataFrame]]:
         f"{rounds['times_real_time_core'].max():.0f}), reading, network, read-out of every layer "
         f"and events included, the start of Python left out; with it, "
         f"{median['with_start_wall']:.0f} for 70 minutes.",
-        "Overlap costs little, since all windows are read out of the same maps: ten minutes take "
-        + ", ".join(f"{s:.1f} s of one core at {float(o):g}" for o, s in by_overlap.items())
-        + " (the start of about three seconds in each).",
+        "Ten minutes at an overlap of "
+        + ", ".join(f"{o:g}" for o in OVERLAPS)
+        + ": "
+        + " s, ".join(f"{by_overlap['--no-shared'][str(o)]:.1f}" for o in OVERLAPS)
+        + " s of one core where every window is a clip of its own; with `--shared`, windows read "
+        "out of the same maps, "
+        + " s, ".join(f"{by_overlap['--shared'][str(o)]:.1f}" for o in OVERLAPS)
+        + " s (the start of Python, about three seconds, in each).",
         f"Killed {kept['kill']['killed']} times with signal 9 at random moments and gone on with: "
         f"{sum(same.values())} of {len(same)} files (tables and frame scores) are the same bytes "
         "as those of a run that was let through.",

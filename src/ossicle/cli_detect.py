@@ -37,6 +37,14 @@ def detect(
         float | None,
         typer.Option(help="Instead of --step: share of a window that the next hears; default .5."),
     ] = None,
+    shared: Annotated[
+        bool | None,
+        typer.Option(
+            "--shared/--no-shared",
+            help="Read windows out of shared maps: overlap is nearly free, but a window hears "
+            "what is beside it.",
+        ),
+    ] = None,
     classes: Annotated[
         list[str] | None,
         typer.Option("--class", help="Find this class alone; may be given several times."),
@@ -111,6 +119,7 @@ def detect(
             window_s=window,
             step_s=step,
             overlap=overlap,
+            shared=shared,
             rules=rules,
             classes=classes,
             labels=kinds,
@@ -157,7 +166,7 @@ def detect(
 
 _ARGUMENTS = (
     *("model", "recordings", "window", "step", "overlap", "threshold", "low", "median"),
-    *("min_duration", "min_gap", "labels", "scores", "unknown", "classes"),
+    *("min_duration", "min_gap", "labels", "scores", "unknown", "classes", "shared"),
 )
 # Of so many recordings the headers are read, so that the bar knows how much there is to hear.
 _FEW = 200

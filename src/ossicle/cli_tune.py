@@ -26,6 +26,14 @@ def tune(
     overlap: Annotated[
         float | None, typer.Option(help="Share of a window that the next hears; default .5.")
     ] = None,
+    shared: Annotated[
+        bool,
+        typer.Option(
+            "--shared",
+            help="Read windows out of shared maps: overlap is nearly free, but a window hears "
+            "what is beside it.",
+        ),
+    ] = False,
     criterion: Annotated[
         str, typer.Option(help="What F1 counts: event, segment or intersection.")
     ] = "event",
@@ -54,6 +62,7 @@ def tune(
             clips,
             windows_s=windows,
             overlap=overlap,
+            shared=shared,
             criterion=criterion,
             seed=seed,
             workers=count_workers(workers),

@@ -150,11 +150,15 @@ def test_a_recording_of_one_window_is_heard_as_a_clip():
         assert (part.onsets[0], part.offsets[0]) == (0, len(samples) * scorer.scale // RATE)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "choi_convnet"])
-def test_other_networks_hear_each_window_as_a_clip(name):
+@pytest.mark.parametrize(
+    "name, window_s", [("mobilenet_v2", 2.0), ("choi_convnet", 2.0), ("yamnet", 1.0)]
+)
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_each_window_is_heard_as_a_clip(name, window_s, share):
+    """The scores of `predict` for the same windows, also of those shorter than clips may be."""
     model = clip_model(name, "multilabel")
     rate = model.sample_rate
-    scorer = create_scorer(model, lay_grid(2.0, 1.1, None, rate))
+    scorer = create_scorer(model, lay_grid(share * window_s, 1.1, None, rate))
     assert isinstance(scorer, EachWindow)
     samples = sound(12.3)
     layout = scorer.layout._replace(core=3 * rate)
@@ -172,7 +176,11 @@ def test_published_classifiers_hear_their_patches():
     from ossicle.backbones.clip_policy import Patches
 
     tagger.patches = Patches(0.975, 0.48)
-    assert isinstance(create_scorer(tagger, lay_grid(0.975, 0.48, None, RATE)), EachWindow)
+    grid = lay_grid(0.975, 0.48, None, RATE)
+    assert isinstance(create_scorer(tagger, grid), EachWindow)
+    for unable in (tagger, clip_model("mobilenet_v2"), clip_model("choi_convnet")):
+        with pytest.raises(OssicleError, match="share maps"):
+            create_scorer(unable, grid, shared=True)
 
 
 def test_silence_has_no_scores():
@@ -262,7 +270,7 @@ def test_what_was_never_heard_is_a_row_of_its_own():
     distances = novelty.distance(torch.cat(vectors)).sort().values
     novelty.known.copy_(torch.linspace(float(distances[0]), float(distances[-1]), 99))
     share = float(novelty(torch.cat(vectors)).median())
-    got = scores_of(create_scorer(model, grid, share), samples)
+    got = scores_of(create_scorer(model, grid, share, shared=True), samples)
     assert got.scores.shape == (4, len(plain.onsets))
     strange = novelty(torch.cat(vectors)).numpy() > share
     assert 0 < strange.sum() < len(strange)

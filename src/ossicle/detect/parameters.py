@@ -67,8 +67,24 @@ def rules_of(model: Model) -> Rules:
     return Rules.default(model.classes) if own is None else Rules.from_json(own, model.classes)
 
 
+def shares_maps(model: Model, shared: bool | None = None) -> bool:
+    """Whether windows are read out of shared maps: as asked for, else as the bundle says, else no.
+
+    Raises:
+        DataError: the bundle's own value makes no sense.
+    """
+    own = _detection(model).get("shared", False)
+    if type(own) is not bool:
+        raise DataError("the bundle's detection settings: shared is not true or false")
+    return own if shared is None else shared
+
+
 def parameters_of(
-    model: Model, grid: Grid | None, rules: Rules, unknown: float | None = None
+    model: Model,
+    grid: Grid | None,
+    rules: Rules,
+    unknown: float | None = None,
+    shared: bool = False,
 ) -> dict[str, Any]:
     """All that the events of a recording depend on, as JSON values."""
     return {
@@ -78,6 +94,7 @@ def parameters_of(
         "step_s": None if grid is None else grid.seconds(grid.stride),
         "rules": rules.to_json(),
         "unknown": unknown,
+        "shared": shared,
     }
 
 

@@ -15,7 +15,7 @@ from ossicle import record
 from ossicle.datasets.clips import Clips
 from ossicle.decode import open_decoder
 from ossicle.detect.journal import Entry, Journal, Stamp, checksum, stamp
-from ossicle.detect.parameters import parameters_of, rules_of, window_of
+from ossicle.detect.parameters import parameters_of, rules_of, shares_maps, window_of
 from ossicle.detect.rules import ClassRule, Rules
 from ossicle.detect.scorers import SomeRows, create_scorer, rows_of
 from ossicle.detect.stream import Heard, Tick, hear, spool_name
@@ -71,6 +71,7 @@ def detect(
     window_s: float | None = None,
     step_s: float | None = None,
     overlap: float | None = None,
+    shared: bool | None = None,
     rules: Rules | None = None,
     classes: Sequence[str] | None = None,
     labels: Sequence[str] = LABELS,
@@ -92,6 +93,8 @@ def detect(
         recordings: see `ossicle.datasets.unlabelled.unlabelled_clips`; whole files.
         folder: for the results; made where it is missing.
         window_s, step_s, overlap: of the windows of a clip model, see `window_of`.
+        shared: read windows out of shared maps, see `ossicle.detect.scorers`; None: as the bundle
+            says, else no.
         rules: from scores to events; None: the model's own, else a threshold of one half.
         classes: those to find; None: all that the model knows.
         labels: of `LABELS`, the programs to write label files for.
@@ -112,7 +115,8 @@ def detect(
     foreign = sorted(set(labels) - set(LABELS))
     if foreign:
         raise OssicleError(f"no labels of kind {foreign[0]!r}: choose from {', '.join(LABELS)}")
-    scorer = create_scorer(model, grid, unknown)
+    shared = shares_maps(model, shared)
+    scorer = create_scorer(model, grid, unknown, shared=shared)
     if unknown is not None:
         name = rows_of(model, unknown)[-1]
         rules = Rules({**rules.by_class, name: ClassRule()}, rules.score)
@@ -128,7 +132,7 @@ def detect(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror})") from error
-    parameters = parameters_of(model, grid, rules, unknown)
+    parameters = parameters_of(model, grid, rules, unknown, shared)
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
     root = Path(paths[0][: -len(names[0])]) if paths[0].endswith(names[0]) else Path()
     result = Detection(folder, len(paths), parameters=parameters, root=root)

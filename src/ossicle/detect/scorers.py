@@ -3,9 +3,9 @@
 Three ways, one contract: ``layout`` says what a block must hold, the call gives the parts of the
 block that were judged, and their scores. Nothing depends on the blocks before.
 
+* `EachWindow`: every window is a clip of its own, with the score that `predict` gives it.
 * `SharedMaps`: a convolutional network runs once over a stretch, every window is read out of the
-  same maps (`window_pooling`). Overlap is nearly free.
-* `EachWindow`: any other network hears every window as a clip of its own.
+  same maps (`window_pooling`). Overlap is nearly free, but a window hears what is beside it.
 * `EachFrame`: a `Detector` scores its own frames.
 
 K classes, D values of the read-out, n windows or frames.
@@ -26,15 +26,14 @@ from ossicle.detect.window_pooling import pool_windows, window_frames
 from ossicle.detector import Detector
 from ossicle.errors import OssicleError
 from ossicle.features import SILENCE
-from ossicle.frontend import FrontEnd
 from ossicle.model import Model
 from ossicle.novelty import unknown_label
 from ossicle.predict import check_unknown
 
 # Long beside the reach of a network, short beside the cache's patience.
 CORE_S = 30.0
-# Windows that run together where each is a clip of its own.
-BATCH = 8
+# Seconds of windows that run together where each is a clip of its own: what a cache holds.
+BATCH_S = 16.0
 # Read-outs that are held at once where windows share their maps: 64 MB of yamnet's.
 AT_ONCE = 256
 # Windows of a detector that follow the first one of a block.
@@ -65,17 +64,21 @@ class Scorer(Protocol):
         """The stretches that begin within the block's own part, with their scores."""
 
 
-def create_scorer(model: Model, grid: Grid | None, unknown: float | None = None) -> Scorer:
-    """The quickest scorer that a model allows.
+def create_scorer(
+    model: Model, grid: Grid | None, unknown: float | None = None, *, shared: bool = False
+) -> Scorer:
+    """What scores a model's windows or frames.
 
     Args:
         model: with a head, of classes or of several labels a clip.
         grid: of the windows; None for a `Detector`, which has frames.
         unknown: a further row of scores, for what the model has never heard: windows whose novelty
             is above this (`ossicle.novelty`) have that as its score, and 0 for all classes.
+        shared: read windows out of shared maps.
 
     Raises:
-        OssicleError: the model has no head, is of a regression, or cannot tell the unknown.
+        OssicleError: the model has no head, is of a regression, cannot tell the unknown, or cannot
+            share its maps.
     """
     if model.head is None:
         raise OssicleError("this model has no head: train one with `ossicle train`")
@@ -86,14 +89,13 @@ def create_scorer(model: Model, grid: Grid | None, unknown: float | None = None)
     if isinstance(model, Detector):
         return EachFrame(model)
     assert grid is not None
-    strides = {i.name: i.stride for i in model.backbone.feature_info}
-    shared = (
-        model.patches is None
-        and model.backbone.reach is not None
-        and _hears_locally(model.frontend)
-        and set(model.readout_parts()[0]) <= set(strides)
-    )
-    return (SharedMaps if shared else EachWindow)(model, grid, unknown)
+    if not shared:
+        return EachWindow(model, grid, unknown)
+    if model.patches is not None or model.backbone.reach is None or not _hears_locally(model):
+        raise OssicleError(
+            "windows share maps only of convolutional networks on absolute pictures, such as yamnet"
+        )
+    return SharedMaps(model, grid, unknown)
 
 
 def rows_of(model: Model, unknown: float | None = None) -> tuple[str, ...]:
@@ -101,9 +103,9 @@ def rows_of(model: Model, unknown: float | None = None) -> tuple[str, ...]:
     return model.classes if unknown is None else (*model.classes, unknown_label(model.classes))
 
 
-def _hears_locally(frontend: FrontEnd) -> bool:
-    """Whether a frame depends on its own samples alone, and begins where it says."""
-    config = frontend.config()
+def _hears_locally(model: Model) -> bool:
+    """Whether a frame of the picture depends on its own samples alone, and begins where it says."""
+    config = model.frontend.config()
     absolute = config.get("scaling") in ("log", "linear") or (
         config.get("reference") != "max" and config.get("top_db", 0) is None
     )
@@ -249,19 +251,25 @@ class EachWindow(_Windows):
         spans = self.spans(block)
         if not spans:
             return self.empty()
+        rate = self.sample_rate
         clips = [self.cut(block, span) for span in spans]
+        most = max(len(clip) for clip in clips) / rate
+        batch = max(1, int(BATCH_S / max(most, self.model.clip.min_s)))
         rows: list[np.ndarray] = []
-        for at in range(0, len(clips), BATCH):
-            rows += self._scores(clips[at : at + BATCH])
+        for at in range(0, len(clips), batch):
+            rows += self._scores(clips[at : at + batch])
         return self.part(block, spans, np.stack(rows))
 
     def _scores(self, clips: list[np.ndarray]) -> list[np.ndarray]:
         policy, rate = self.model.clip, self.sample_rate
         sizes = {len(clip) for clip in clips}
-        fits = all(policy.min_s * rate <= size <= policy.window_s * rate for size in sizes)
-        if self.model.patches is not None or not fits or len(sizes) > 1:
+        cut = max(sizes) > policy.window_s * rate
+        if self.model.patches is not None or cut or len(sizes) > 1:
             return [self.judged_clip(clip)[0] for clip in clips]
-        blocks, _ = self.model.pooled(torch.from_numpy(np.stack(clips)), self.layers, self.poolings)
+        filled = np.stack([policy.filled(clip, rate) for clip in clips])
+        blocks, _ = self.model.pooled(
+            torch.from_numpy(filled.astype(np.float32, copy=False)), self.layers, self.poolings
+        )
         pairs = (name.rpartition("/") for name in self.model.readout)
         matrix = torch.cat([blocks[layer][pooling] for layer, _, pooling in pairs], 1)
         return list(self.judged(matrix))

@@ -51,6 +51,7 @@ def tune(
     *,
     windows_s: Sequence[float] = WINDOWS_S,
     overlap: float | None = None,
+    shared: bool = False,
     criterion: str = "event",
     seed: int = 0,
     workers: int = 1,
@@ -66,6 +67,7 @@ def tune(
             left out, and told in ``account["notes"]``.
         windows_s: lengths to choose from, in seconds.
         overlap: share of a window that the next one hears; None: a half.
+        shared: read windows out of shared maps, see `ossicle.detect.scorers`.
         criterion: see `ossicle.detect.tune.fit_rules`.
         seed: of folds and intervals.
         workers: threads; no number changes the result.
@@ -91,7 +93,7 @@ def tune(
 
     def heard(rows: np.ndarray, window_s: float | None) -> dict[str, FrameScores]:
         nonlocal done
-        scorer = create_scorer(model, window_of(model, window_s, None, overlap))
+        scorer = create_scorer(model, window_of(model, window_s, None, overlap), shared=shared)
         found, lost = _frames(clips.subset(rows), scorer, len(model.classes), workers, ticked)
         done += int(rows.sum())
         skipped.extend(lost)
@@ -125,6 +127,7 @@ def tune(
         grid = window_of(model, window_s, None, overlap)
         assert grid is not None
         kept |= {"window_s": grid.seconds(grid.width), "step_s": grid.seconds(grid.stride)}
+        kept["shared"] = shared
     made = copy.copy(model)
     made.info = {**model.info, "detection": kept}
     account = {**account, "windows": tried, "notes": [*notes, *account["notes"]]}

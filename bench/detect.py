@@ -2,7 +2,8 @@
 
 Writes docs/results/detect.*. Needs the measuring data (OSSICLE_SHARED, default ../shared beside the
 repository) and 6 GB of disk in build/bench/detect, which it gives back. Run it on a machine that
-does nothing else; --only memory|speed|kill does a part, the others are kept from before.
+does nothing else. What is measured is kept in build/bench/detect; --only PART measures one of
+memory, speed and kill again, --anew all of them.
 """
 
 from __future__ import annotations
@@ -123,11 +124,12 @@ def speed(bundle: str, clips: list[np.ndarray], rounds: int = 3) -> dict[str, An
         paths[minutes] = FOLDER / f"speed_{minutes}.wav"
         write_recording(paths[minutes], 60 * minutes, clips, minutes)
     found = []
-    for _ in range(rounds):
-        pair = {m: run([bundle, str(p), "-o", str(fresh(f"s{m}"))]) for m, p in paths.items()}
+    for way in ("--no-shared", "--shared") * rounds:
+        pair = {m: run([bundle, str(p), "-o", str(fresh(f"s{m}")), way]) for m, p in paths.items()}
         hour = 3600.0
         found.append(
             {
+                "windows": way,
                 "times_real_time_core": hour / (pair[70]["core_s"] - pair[10]["core_s"]),
                 "times_real_time_wall": hour / (pair[70]["wall_s"] - pair[10]["wall_s"]),
                 "with_start_wall": 4200 / pair[70]["wall_s"],
@@ -198,7 +200,11 @@ def pages(kept: dict[str, Any]) -> tuple[list[str], dict[str, pd.DataFrame]]:
     base = kept["memory"]["10 minutes"]["peak_mib"]
     rows["of 10 minutes' peak"] = rows["peak_mib"] / base
     rounds = pd.DataFrame(kept["speed"]["rounds"])
-    median = rounds.median()
+    ways = {way: part["times_real_time_core"] for way, part in rounds.groupby("windows")}
+    each, shared = (
+        f"{ways[way].median():.0f} times real time ({ways[way].min():.0f} to {ways[way].max():.0f})"
+        for way in ("--no-shared", "--shared")
+    )
     by_overlap = kept["speed"]["core_s_of_10_minutes_by_overlap"]
     same = kept["kill"]["same_bytes"]
     text = [
@@ -209,12 +215,11 @@ def pages(kept: dict[str, Any]) -> tuple[list[str], dict[str, pd.DataFrame]]:
             if name != "10 minutes"
         )
         + ".",
-        f"One core, WAV 16 kHz, windows of one second of which each hears half of the one before: "
-        f"{median['times_real_time_core']:.0f} times real time (median of {len(rounds)}; "
-        f"{rounds['times_real_time_core'].min():.0f} to "
-        f"{rounds['times_real_time_core'].max():.0f}), reading, network, read-out of every layer "
-        f"and events included, the start of Python left out; with it, "
-        f"{median['with_start_wall']:.0f} for 70 minutes.",
+        "One core, WAV 16 kHz, windows of one second of which each hears half of the one before, "
+        "reading, network, read-out of every layer and events included, the start of Python left "
+        f"out: {each} where every window is a clip of its own, {shared} with `--shared`, windows "
+        f"read out of the same maps (medians of {len(rounds) // 2} runs each, in turn, and their "
+        "range).",
         "Ten minutes at an overlap of "
         + ", ".join(f"{o:g}" for o in OVERLAPS)
         + ": "
@@ -234,6 +239,7 @@ def main() -> None:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=PARTS, action="append", help="parts to measure anew")
+    parser.add_argument("--anew", action="store_true", help="measure again what is kept")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     arguments = parser.parse_args()
     data = Path(os.environ.get("OSSICLE_SHARED", ROOT.parent / "shared")) / "data"
@@ -247,7 +253,7 @@ def main() -> None:
     clips = sounds(data)
     parts = {"memory": memory, "speed": speed, "kill": kill}
     for name in PARTS:
-        if name in (arguments.only or PARTS) or name not in kept:
+        if arguments.anew or name in (arguments.only or ()) or name not in kept:
             kept[name] = parts[name](str(bundle), clips)
             write_json(path, kept)
             print(name, kept[name], file=sys.stderr, flush=True)

@@ -113,7 +113,7 @@ def fit_model(
     trained.calibration = calibrated
     if novelty and len(clips) > 2:
         first, sizes = last_layer(names, table.sizes(names))
-        trained.novelty = fit_novelty(
+        fitted = fit_novelty(
             table.matrix(names)[:, first:],
             y,
             task=clips.task,
@@ -123,6 +123,10 @@ def fit_model(
             first=first,
             random_state=seed,
         )
+        # Features beyond any scale, as of a random deep network, leave no distance to tell by, and
+        # a bundle takes no infinity.
+        if all(bool(torch.isfinite(values).all()) for values in fitted.buffers()):
+            trained.novelty = fitted
     return trained.eval().requires_grad_(False)
 
 

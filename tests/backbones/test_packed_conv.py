@@ -44,7 +44,7 @@ def test_same_numbers_as_the_plain_convolution(groups, kernel, stride, same, act
 
 @pytest.mark.parametrize("channels", [(512, 1024), (1024, 1024)])
 def test_a_convolution_over_one_place_is_quick_for_every_length(channels):
-    """Weights laid out for one length used to take 50 times as long for another."""
+    """Laid out as a convolution's for one length, weights take 50 times as long for another."""
     conv = frozen(nn.Conv2d(*channels, 1))
     inputs = [
         torch.randn(1, channels[0], 2, frames).contiguous(memory_format=torch.channels_last)

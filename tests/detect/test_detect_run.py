@@ -325,3 +325,24 @@ def test_a_torn_spool_loses_its_last_part_only(tmp_path):
     assert Spool(path, 3).blocks == len(parts)
     again.remove()
     assert not path.exists()
+
+
+def test_frame_scores_of_other_parameters_are_not_taken_for_these(model, recordings, tmp_path):
+    """Scores kept under one window, then a run without scores under another, then with."""
+    clips = unlabelled_clips([recordings / "4.flac"])
+    path = tmp_path / "scores" / "4.parquet"
+    detect(model, clips, tmp_path, window_s=1.0, scores=True)
+    detect(model, clips, tmp_path, window_s=2.0, step_s=2.0)
+    detect(model, clips, tmp_path, window_s=2.0, step_s=2.0, scores=True)
+    frames, _ = read_scores(path)
+    np.testing.assert_allclose(np.diff(frames.edges), 2.0)
+    written = path.stat().st_mtime_ns
+    assert detect(model, clips, tmp_path, window_s=2.0, step_s=2.0, scores=True).heard == 0
+    assert path.stat().st_mtime_ns == written
+
+
+def test_a_model_in_training_is_put_into_evaluation(model, recordings, expected, tmp_path):
+    model.train()
+    detect(model, unlabelled_clips([recordings]), tmp_path, window_s=1.0, overlap=0.5)
+    assert not model.training
+    assert bytes_of(tmp_path) == bytes_of(expected)

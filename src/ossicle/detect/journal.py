@@ -131,8 +131,11 @@ class Journal:
         """Write a line; it is there, whole or not at all, whatever happens to this process."""
         line = json.dumps({**entry._asdict(), "stamp": list(entry.stamp)}) + "\n"
         self._places[entry.path] = self._file.seek(0, os.SEEK_END)
-        self._file.write(line.encode())
-        self._file.flush()
+        try:
+            self._file.write(line.encode())
+            self._file.flush()
+        except OSError as error:
+            raise DataError(f"{self._path}: cannot be written ({error.strerror})") from error
 
     def entries(self, paths: list[str]) -> Iterator[Entry]:
         """The lines of recordings that have one, in the order given, one at a time."""

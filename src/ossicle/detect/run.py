@@ -24,6 +24,7 @@ from ossicle.detect.tables import (
     SCORES,
     ScoreFile,
     event_rows,
+    has_scores,
     label_names,
     write_event_tables,
     write_file_table,
@@ -137,12 +138,13 @@ def detect(
     root = Path(paths[0][: -len(names[0])]) if paths[0].endswith(names[0]) else Path()
     result = Detection(folder, len(paths), parameters=parameters, root=root)
     score_paths = [folder / SCORES / f"{name}.parquet" for name in label_names(names)]
+    score_marks = [spool_name(key, path) for path in paths]
     classes_found = rules.classes
     with Journal(folder, key) as journal:
         wanted = []
         for number, path in enumerate(paths):
             entry = journal.find(path)
-            lacks = scores and not score_paths[number].exists()
+            lacks = scores and not has_scores(score_paths[number], score_marks[number])
             if entry is None or (lacks and entry.status != "failed"):
                 wanted.append(number)
         result.resumed, result.heard = len(paths) - len(wanted), len(wanted)
@@ -162,7 +164,7 @@ def detect(
             scorer,
             classes_found,
             rules,
-            sink=lambda n: ScoreFile(score_paths[n], columns) if scores else None,
+            sink=lambda n: ScoreFile(score_paths[n], columns, score_marks[n]) if scores else None,
             spool=spool,
             workers=workers,
             tick=progress,

@@ -70,7 +70,7 @@ def create_scorer(
     """What scores a model's windows or frames.
 
     Args:
-        model: with a head, of classes or of several labels a clip.
+        model: with a head, of classes or of several labels a clip; it is put into evaluation.
         grid: of the windows; None for a `Detector`, which has frames.
         unknown: a further row of scores, for what the model has never heard: windows whose novelty
             is above this (`ossicle.novelty`) have that as its score, and 0 for all classes.
@@ -86,6 +86,7 @@ def create_scorer(
         raise OssicleError("this model gives a number, not classes: nothing to detect")
     if unknown is not None:
         check_unknown(model, unknown)
+    model.eval()
     if isinstance(model, Detector):
         return EachFrame(model)
     assert grid is not None

@@ -30,6 +30,7 @@ SCORES = "scores"
 _ROWS = 20_000
 # Scores are float32 probabilities; more digits would be noise.
 DIGITS = 6
+_MARK = b"ossicle"
 _TEXT = ("file", "label", "model")
 
 
@@ -119,8 +120,11 @@ def write_file_table(folder: Path, entries: Iterable[tuple[str, Entry]]) -> Path
         for name, entry in entries
     )
     frame = pd.DataFrame(rows, columns=["file", "status", "seconds", "events", "reason", "sha256"])
-    with replaced(path) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n")
+    try:
+        with replaced(path) as temporary:
+            frame.to_csv(temporary, index=False, lineterminator="\n")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
     return path
 
 
@@ -162,14 +166,16 @@ class ScoreFile:
     Args:
         path: of the file, which appears once all frames are in.
         columns: names of the classes' columns.
+        mark: what the scores are of, for `has_scores`.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], mark: str = "") -> None:
         self.path = path
         self._part = path.with_name(path.name + ".part")
         path.parent.mkdir(parents=True, exist_ok=True)
         times = [("onset", pa.float64()), ("offset", pa.float64())]
-        self._schema = pa.schema([*times, *((name, pa.float32()) for name in columns)])
+        scores = [(name, pa.float32()) for name in columns]
+        self._schema = pa.schema([*times, *scores], metadata={_MARK: mark.encode()})
         self._writer = pq.ParquetWriter(self._part, self._schema)
         self._waiting: list[FrameScores] = []
         self._frames = 0
@@ -201,6 +207,14 @@ class ScoreFile:
         else:
             with suppress(OSError):
                 self._part.unlink()
+
+
+def has_scores(path: Path, mark: str) -> bool:
+    """Whether a file holds the frame scores of this recording under these parameters."""
+    try:
+        return (pq.read_schema(path).metadata or {}).get(_MARK) == mark.encode()
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def read_scores(path: Path) -> tuple[FrameScores, tuple[str, ...]]:

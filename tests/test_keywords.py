@@ -20,7 +20,7 @@ def function(
     share: float | None = None,
     kind: str | None = None,
     either: int | float = 1,
-    several: tuple[int, ...] = (),
+    several: tuple[int, str] = (1, "a"),
     **more: int,
 ) -> int:
     return 0
@@ -158,3 +158,14 @@ def test_those_of_the_documentation():
     assert parse(["temperature=0.2"], OBJECTIVES["simclr"], "it") == {"temperature": 0.2}
     assert parse(["normalise-batch=yes"], OBJECTIVES["byol"], "it") == {"normalise_batch": True}
     assert parse(["bidirectional=none"], OBJECTIVES["cpc"], "it") == {"bidirectional": None}
+
+
+def test_tuples_have_their_values_with_commas() -> None:
+    def target(sizes: tuple[int, ...] = (), names: tuple[str, ...] = ("a",)) -> None: ...
+
+    found = parse_keywords(["sizes=16, 64", "names=speech,noise"], target, "target")
+    assert found == {"sizes": (16, 64), "names": ("speech", "noise")}
+    assert parse_keywords(["sizes=3"], target, "target") == {"sizes": (3,)}
+    assert parse_keywords(["names="], target, "target") == {"names": ()}
+    with pytest.raises(OssicleError, match="target: sizes is 'x': it must be int"):
+        parse_keywords(["sizes=1,x"], target, "target")

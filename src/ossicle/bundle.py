@@ -6,17 +6,14 @@ card). `save` writes it whole or not at all; `load` trusts none of it.
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
@@ -35,6 +32,7 @@ from ossicle.bundle_checks import (
     sizes_of,
     strings_of,
 )
+from ossicle.bundle_files import read_json, read_tensors
 from ossicle.calibrated import CalibrationTable
 from ossicle.card import plain_card
 from ossicle.detector import Detector
@@ -44,21 +42,20 @@ from ossicle.heads import ACTIVATIONS, Head
 from ossicle.model import Model
 from ossicle.novelty import Novelty
 from ossicle.record import json_safe, write_json
+from ossicle.separator_card import separator_card
+from ossicle.separators import SEPARATORS, separator_class
+from ossicle.separators.base import Separator
 
 FORMAT = "ossicle-bundle"
 FORMAT_VERSION = 1
 WEIGHTS, CARD = "model.safetensors", "README.md"
-MAX_CONFIG_BYTES = 20_000_000
-MAX_HEADER_BYTES = 20_000_000
-# Beyond this only the stack would be eaten: nesting of the config.
-MAX_DEPTH = 32
 
 
-def save(model: Model, path: str | Path, *, card: str | None = None) -> Path:
+def save(model: Model | Separator, path: str | Path, *, card: str | None = None) -> Path:
     """Write a model as a bundle.
 
     Args:
-        model: with or without a head.
+        model: with or without a head; or a separator.
         path: the folder to make; an older bundle there is replaced, its other files stay.
         card: text of the model card; None writes a plain one, headed by the folder's name.
 
@@ -74,7 +71,7 @@ def save(model: Model, path: str | Path, *, card: str | None = None) -> Path:
         path = path.resolve()
     if path.exists() and not is_bundle(path):
         raise BundleError(f"{path}: is there already and is not a bundle; choose another name")
-    config = _config(model)
+    config = _separator_config(model) if isinstance(model, Separator) else _config(model)
     temporary = path.parent / f".{path.name[:32]}.{secrets.token_hex(4)}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +80,9 @@ def save(model: Model, path: str | Path, *, card: str | None = None) -> Path:
         (temporary / WEIGHTS).write_bytes(as_safetensors(_tensors(model)))
         write_json(temporary / CONFIG, config)
         title = path.resolve().name.encode("utf-8", "replace").decode()
-        (temporary / CARD).write_text(card or plain_card(model, title), encoding="utf-8")
+        if card is None:
+            card = _card(model, title)
+        (temporary / CARD).write_text(card, encoding="utf-8")
         _put(temporary, path)
     except UnicodeError as error:
         raise BundleError(f"{path}: a class name is not valid text ({short(error)})") from error
@@ -93,6 +92,12 @@ def save(model: Model, path: str | Path, *, card: str | None = None) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path
+
+
+def _card(model: Model | Separator, title: str) -> str:
+    if isinstance(model, Separator):
+        return separator_card(model, title)
+    return plain_card(model, title)
 
 
 def _put(temporary: Path, path: Path) -> None:
@@ -122,33 +127,89 @@ def is_bundle(path: str | Path) -> bool:
     if not (config.is_file() and (Path(path) / WEIGHTS).is_file()):
         return False
     try:
-        return _read_json(config).get("format") == FORMAT
+        return read_json(config).get("format") == FORMAT
     except (BundleError, OSError):
         return False
 
 
 def load(path: str | Path) -> Model:
-    """Read a bundle; needs no network, runs nothing from the folder.
+    """Read a model's bundle; needs no network, runs nothing from the folder.
 
     Raises:
-        BundleError: it is not a bundle, is broken, or was made by a later format; the message says
-            what is wrong.
+        BundleError: it is not a bundle, is broken, was made by a later format, or holds a
+            separator; the message says what is wrong.
+    """
+    model = load_any(path)
+    if isinstance(model, Separator):
+        verb = "denoise" if "background" in model.sources else "separate"
+        raise BundleError(f"{path}: takes recordings apart; use ossicle {verb} run")
+    return model
+
+
+def load_separator(path: str | Path) -> Separator:
+    """Read a separator's bundle, as `load` does a model's.
+
+    Raises:
+        BundleError: as `load`; or it holds a model that labels.
+    """
+    separator = load_any(path)
+    if not isinstance(separator, Separator):
+        verb = "detect" if isinstance(separator, Detector) else "predict"
+        raise BundleError(f"{path}: takes nothing apart; use ossicle {verb}")
+    return separator
+
+
+def load_any(path: str | Path) -> Model | Separator:
+    """Read a bundle of either kind.
+
+    Raises:
+        BundleError: as `load`, but for the kind.
     """
     path = Path(path)
     config = _read_config(path)
+    model: Model | Separator
     try:
-        model = _build(config)
+        model = _build_separator(config) if "separator" in config else _build(config)
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error
     except (OssicleError, TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise BundleError(f"{path}: {CONFIG} describes no model ({short(error)})") from error
     # The shapes cost no memory until the file has been seen to hold them.
-    model.load_state_dict(_read_tensors(path / WEIGHTS, model.state_dict()), assign=True)
+    model.load_state_dict(read_tensors(path / WEIGHTS, model.state_dict()), assign=True)
     return model.eval().requires_grad_(False)
 
 
-def _tensors(model: Model) -> dict[str, Tensor]:
+def _tensors(model: Model | Separator) -> dict[str, Tensor]:
     return {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _separator_config(separator: Separator) -> dict[str, Any]:
+    for name in SEPARATORS:
+        if separator_class(name).__name__ == type(separator).__name__:
+            break
+    else:
+        raise BundleError(f"a {type(separator).__name__} cannot be saved: it is no system of ours")
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "ossicle": __version__,
+        "sample_rate": separator.sample_rate,
+        "separator": {"name": name, "config": separator.config()},
+        "sources": list(separator.sources),
+        "info": json_safe(separator.info),
+    }
+
+
+def _build_separator(config: dict[str, Any]) -> Separator:
+    """The separator that a config describes; weights have shapes only. Every value is checked."""
+    entry = object_of(config, "separator")
+    kind = separator_class(one_of(entry, "name", SEPARATORS, "separator"))
+    keywords = object_of(entry, "config")
+    check_values(keywords, get_type_hints(kind.__init__), "separator")
+    with torch.device("meta"):
+        separator = kind(**keywords)
+    separator.info = object_of(config, "info")
+    return separator
 
 
 def _config(model: Model) -> dict[str, Any]:
@@ -204,7 +265,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         file = path / name
         if file.is_symlink() or not file.is_file():
             raise BundleError(f"{path}: not a bundle, the file {name} is missing or is a link")
-    config = _read_json(path / CONFIG)
+    config = read_json(path / CONFIG)
     if config.get("format") != FORMAT:
         raise BundleError(f"{path}: {CONFIG} is not of an {FORMAT}")
     version = config.get("format_version")
@@ -215,30 +276,6 @@ def _read_config(path: Path) -> dict[str, Any]:
             "install the other version"
         )
     return config
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file, of bounded size and depth, without NaN and infinity."""
-    if file.stat().st_size > MAX_CONFIG_BYTES:
-        raise BundleError(f"{file}: larger than any real one")
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-        _check_depth(value)
-        # What could not be written again: NaN, infinity, half a surrogate pair.
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{file}: not JSON ({short(error)})") from error
-    if not isinstance(value, dict):
-        raise BundleError(f"{file}: not a JSON object")
-    return value
-
-
-def _check_depth(value: Any, depth: int = 0) -> None:
-    if depth > MAX_DEPTH:
-        raise ValueError("nested deeper than any real one")
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            _check_depth(item, depth + 1)
 
 
 def _build(config: dict[str, Any]) -> Model:
@@ -315,39 +352,3 @@ def _check_match(frontend: FrontEnd, backbone: Backbone) -> None:
             f"the front end gives {frontend.n_bands} bands ({type(frontend).__name__}), the "
             f"backbone takes {own.n_bands} ({type(own).__name__})"
         )
-
-
-def _read_tensors(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of exactly the expected names, shapes and types, all finite.
-
-    Raises:
-        BundleError: anything else.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-    header = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-    if header > min(size - 8, MAX_HEADER_BYTES):
-        raise BundleError(f"{path}: not safetensors, or cut short")
-    try:
-        # Copies: the file may change or shrink while the model lives.
-        tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
-    except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise BundleError(f"{path}: not safetensors, or cut short ({short(error)})") from error
-    missing, foreign = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
-    if missing or foreign:
-        what = f"lacks {missing[0]}" if missing else f"holds {shown(foreign[0])}, not the model's"
-        raise BundleError(f"{path}: {what}")
-    for name, tensor in tensors.items():
-        want = expected[name]
-        if tensor.shape != want.shape or tensor.dtype != want.dtype:
-            raise BundleError(
-                f"{path}: {name} is {_shape(tensor)}, {CONFIG} asks for {_shape(want)}"
-            )
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise BundleError(f"{path}: {name} holds NaN or infinity")
-    return tensors
-
-
-def _shape(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -18,6 +18,7 @@ CONFIG = "config.json"
 # 16 kHz).
 MAX_NUMBER = 1_000_000
 MAX_SIZES = {"n_fft": 65_536, "win_length": 65_536, "n_mels": 2048, "delta_width": 1001}
+MAX_LIST = 1000
 MAX_FILTERS = 4_000_000
 MAX_WINDOW_SAMPLES = 80_000_000
 
@@ -129,12 +130,24 @@ def check_values(keywords: dict[str, Any], hints: dict[str, Any], where: str) ->
             raise BundleError(f"{where}: {shown(key)} is unknown to this version")
         if key in hints and type(value) not in _types(hints[key]):
             raise BundleError(f"{where}.{key} is a {type(value).__name__}, which it cannot be")
-        if isinstance(value, int | float) and not abs(value) <= MAX_SIZES.get(key, MAX_NUMBER):
-            raise BundleError(f"{where}.{key} is out of any real range")
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, int | float) and not abs(item) <= MAX_SIZES.get(key, MAX_NUMBER):
+                raise BundleError(f"{where}.{key} is out of any real range")
+        if isinstance(value, list):
+            _check_list(value, hints.get(key), f"{where}.{key}")
     if keywords.get("n_fft", 0) * keywords.get("n_mels", 1) > MAX_FILTERS:
         raise BundleError(f"{where}: its filters would fill the memory")
     if keywords.get("sample_rate", 1) < 1:
         raise BundleError(f"{where}.sample_rate must be at least 1")
+
+
+def _check_list(values: list[Any], hint: Any, where: str) -> None:
+    """Refuse long lists and, where the hint says of what a list is, items of other types."""
+    if len(values) > MAX_LIST:
+        raise BundleError(f"{where} is longer than any real one")
+    kinds = [part for part in (hint, *get_args(hint)) if get_origin(part) is list]
+    if kinds and not all(type(value) in _types(get_args(kinds[0])[0]) for value in values):
+        raise BundleError(f"{where} holds what it cannot")
 
 
 def _types(hint: Any) -> set[type]:

@@ -26,7 +26,7 @@ def plain_card(model: Model, title: str | None = None) -> str:
     """
     label = model.info
     lines = [
-        f"# {_plain(title or label.get('title') or label.get('name') or 'model')}",
+        f"# {one_line(title or label.get('title') or label.get('name') or 'model')}",
         "",
         _what(model),
         "",
@@ -44,7 +44,7 @@ def plain_card(model: Model, title: str | None = None) -> str:
         lines += ["", "## Classes", ""]
         counts = _mapping(label.get("labels"))
         for i, name in enumerate(model.classes, start=1):
-            lines.append(f"{i}. {_plain(name)}{_clips(counts.get(name))}")
+            lines.append(f"{i}. {one_line(name)}{_clips(counts.get(name))}")
     return "\n".join(lines) + "\n"
 
 
@@ -94,12 +94,12 @@ def _measured(model: Model) -> str:
             "your own."
         )
     metric = str(score.get("metric") or "score")
-    text = f"{_upper(_plain(METRICS.get(metric, metric)))} {value:.3f}"
+    text = f"{_upper(one_line(METRICS.get(metric, metric)))} {value:.3f}"
     low, high = _number(score.get("low")), _number(score.get("high"))
     if low is not None and high is not None:
         text += f" (95 % interval {low:.3f} to {high:.3f})"
     if label.get("protocol"):
-        text += f", measured by {_plain(label['protocol'])}"
+        text += f", measured by {one_line(label['protocol'])}"
     if isinstance(model, Detector):
         return f"{text}."
     return (
@@ -116,21 +116,23 @@ def _parts(model: Model) -> list[str]:
     ]
     for key, name in (("name", "backbone"), ("source", "source")):
         if label.get(key):
-            parts.append(f"{name}: {_plain(label[key])}")
+            parts.append(f"{name}: {one_line(label[key])}")
     if label.get("weights"):
-        licence = f"; licence: {_plain(label['licence'])}" if label.get("licence") else ""
-        parts.append(f"weights: {_plain(label['weights'])}{licence}")
+        licence = f"; licence: {one_line(label['licence'])}" if label.get("licence") else ""
+        parts.append(f"weights: {one_line(label['weights'])}{licence}")
     if label.get("origin"):
-        parts.append(f"origin of the weights: {_plain(label['origin'])}")
+        parts.append(f"origin of the weights: {one_line(label['origin'])}")
     probe = _mapping(label.get("probe"))
     if probe.get("name"):
         settings = [
-            f"{_plain(key)} {value:g}" for key, value in probe.items() if _number(value) is not None
+            f"{one_line(key)} {value:g}"
+            for key, value in probe.items()
+            if _number(value) is not None
         ]
         chosen = f" ({', '.join(settings)})" if settings else ""
         layers = {block.rpartition("/")[0] for block in model.readout}
         read = "1 layer" if len(layers) == 1 else f"{len(layers)} layers"
-        parts.append(f"probe: {_plain(probe['name'])}{chosen} on {read}")
+        parts.append(f"probe: {one_line(probe['name'])}{chosen} on {read}")
     parts.append(f"parameters: {model.num_parameters:,}")
     date = re.match(r"\d{4}-\d\d-\d\d", str(label.get("created") or ""))
     parts.append(f"made by: ossicle {__version__}{f' on {date[0]}' if date else ''}")
@@ -158,7 +160,7 @@ def _number(value: Any) -> float | None:
     return float(value) if abs(value) < 1e300 else None
 
 
-def _plain(text: Any) -> str:
+def one_line(text: Any) -> str:
     """Text in one line that Markdown shows as it stands."""
     line = _MARKS.sub(r"\\\g<0>", " ".join(str(text).split()))
     line = _FIRST.sub(lambda m: f"{m[0]}\\" if m[0].isdigit() else f"\\{m[0]}", line)

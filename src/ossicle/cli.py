@@ -21,6 +21,7 @@ from ossicle.cli_event_scores import score_events
 from ossicle.cli_events import events_app
 from ossicle.cli_export import export_xares
 from ossicle.cli_finetune import finetune
+from ossicle.cli_inspect import inspect_bundle
 from ossicle.cli_mix import mix
 from ossicle.cli_networks import backbones, export_hear
 from ossicle.cli_options import (
@@ -46,6 +47,7 @@ from ossicle.cli_picture import picture
 from ossicle.cli_predict import predict
 from ossicle.cli_pretrain import pretrain
 from ossicle.cli_report import command_line, name_of, write_numbers, write_report
+from ossicle.cli_separation import denoise, separate
 from ossicle.cli_strong import train_detector, train_strong
 from ossicle.cli_study_layers import study_layers
 from ossicle.cli_study_preprocessing import study_preprocessing
@@ -68,6 +70,8 @@ study = typer.Typer(no_args_is_help=True, help="Experiments of the literature, e
 app.add_typer(study, name="study")
 app.add_typer(data, name="data")
 app.add_typer(events_app, name="events")
+app.add_typer(separate, name="separate")
+app.add_typer(denoise, name="denoise")
 events_app.command("score")(score_events)
 
 
@@ -210,6 +214,7 @@ app.command()(mix)
 app.command()(picture)
 app.command()(train_detector)
 app.command()(advise)
+app.command("inspect")(inspect_bundle)
 
 
 @app.command()

@@ -17,7 +17,7 @@ def parse_keywords(texts: Sequence[str], function: Callable[..., Any], what: str
     """["width=1/8", "multiscale=true"] -> {"width": 0.125, "multiscale": True}.
 
     Args:
-        texts: KEY=VALUE each; a number may be a fraction.
+        texts: KEY=VALUE each; a number may be a fraction, a tuple's values have commas between.
         function: a class or function that takes the keywords.
         what: it in words, for messages.
 
@@ -30,7 +30,7 @@ def parse_keywords(texts: Sequence[str], function: Callable[..., Any], what: str
     known = [
         name
         for name, parameter in inspect.signature(function).parameters.items()
-        if _kinds(hints.get(name, Any)) and parameter.kind is not parameter.VAR_KEYWORD
+        if _known(hints.get(name, Any)) and parameter.kind is not parameter.VAR_KEYWORD
     ]
     values: dict[str, Any] = {}
     for text in texts:
@@ -41,8 +41,25 @@ def parse_keywords(texts: Sequence[str], function: Callable[..., Any], what: str
         if key not in known:
             listed = ", ".join(known) or "none"
             raise OssicleError(f"{what} has no keyword {key!r}; it has: {listed}")
-        values[key] = _value(value.strip(), _kinds(hints[key]), f"{what}: {key}")
+        where = f"{what}: {key}"
+        if several := _items(hints[key]):
+            parts = [part.strip() for part in value.split(",") if part.strip()]
+            values[key] = tuple(_value(part, several, where) for part in parts)
+        else:
+            values[key] = _value(value.strip(), _kinds(hints[key]), where)
     return values
+
+
+def _known(hint: Any) -> bool:
+    return bool(_kinds(hint) or _items(hint))
+
+
+def _items(hint: Any) -> list[type]:
+    """The types that the items of a tuple of any length may have; none for other hints."""
+    arguments = get_args(hint)
+    if get_origin(hint) is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        return _kinds(arguments[0])
+    return []
 
 
 def _kinds(hint: Any) -> list[type]:

@@ -1,0 +1,1 @@
+"""Denoising without clean recordings: what is learnt from noise alone and from noisy recordings."""

@@ -1,0 +1,1 @@
+"""Training, running and scoring systems that take mixtures apart."""

@@ -322,8 +322,9 @@ def test_separates_what_it_learnt_apart_on_mixtures_never_heard(mixtures, model,
     assert (found.transform.synthesis is None) == tied
 
 
-def test_mixtures_that_do_not_serve(mixtures):
+def test_without_names_or_without_a_valid_part(mixtures):
     with pytest.raises(DataError, match="names"):
         fit_end_to_end(Mixtures(mixtures.table, (), 2, 2000, mixtures.root), FAST)
-    with pytest.raises(DataError, match="valid"):
-        fit_end_to_end(mixtures.part("train"), FAST)
+    few = EndToEndSettings(**{**FAST.__dict__, "steps": 2})
+    found = fit_end_to_end(mixtures.part("train"), few)
+    assert found.config()["consistent"] and found.info["steps"] == 2

@@ -332,12 +332,13 @@ def test_fit_is_the_same_twice_and_leaves_random_numbers_alone(mixtures):
     assert torch.equal(after, torch.rand(1))
 
 
-def test_mixtures_that_do_not_serve(mixtures):
+def test_without_names_or_without_a_valid_part(mixtures):
     alike = Mixtures(mixtures.table, (), 2, 2000, mixtures.root)
     with pytest.raises(DataError, match="names"):
         fit_autoencoder(alike, FAST)
-    with pytest.raises(DataError, match="valid"):
-        fit_autoencoder(mixtures.part("train"), FAST)
+    few = AutoencoderSettings(**{**FAST.__dict__, "steps": 3})
+    found = fit_autoencoder(mixtures.part("train"), few)
+    assert found.config()["sizes"] == [4] and len(found.info["chosen"]["tried"]) == 1
 
 
 def test_softplus_and_layers_train_too(mixtures):

@@ -338,6 +338,10 @@ def test_parts_are_joined(mixtures, scored):
     parts = [score({"share": Share()}, mixtures.part(p), ideal=()) for p in ("test", "unseen")]
     both = joined(parts)
     assert len(both.per_source) == 8 * 2 * 2
+    table = both.per_mixture()
+    names = [f"mixture/{i:03d}.wav" for i in range(8)]
+    assert table["mixture"].tolist() == names * 2
+    assert table["system"].tolist() == ["mixture"] * 8 + ["share"] * 8
     assert sorted(set(both.per_source["split"])) == ["test", "unseen"]
 
 

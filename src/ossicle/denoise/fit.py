@@ -71,7 +71,7 @@ def build_autoencoder(settings: AutoencoderSettings) -> PartitionedAutoencoder:
     hop_length = min(max(1, round(sizes.pop("hop_s") * s.sample_rate)), n_fft // 2)
     if s.form == "bands":
         sizes |= {"scale": "mel", "compression": "sqrt", "decoder_bias": False, "quiet": 0.2}
-        sizes |= {"own_level": True}
+        sizes |= {"own_level": True, "whiten": s.whiten}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(s.seed)
         return PartitionedAutoencoder(

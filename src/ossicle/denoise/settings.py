@@ -24,6 +24,7 @@ class AutoencoderSettings:
             3 ms).
         n_bands, n_foreground, n_background, kernel, depth, width: see `PartitionedAutoencoder`;
             0: of the form (depth -1).
+        whiten: of the form "bands", see `PartitionedAutoencoder`.
         penalty: lambda, on the foreground's latents of noise alone.
         remix: weight of remixing (`PartitionedTraining`); 0: the loss of the paper alone.
         even: how far its bands count alike, 0 to 1.
@@ -50,6 +51,7 @@ class AutoencoderSettings:
     kernel: int = 0
     depth: int = -1
     width: int = 64
+    whiten: float = 0.5
     penalty: float = 0.1
     remix: float = 30.0
     even: float = 0.5

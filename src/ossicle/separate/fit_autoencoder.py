@@ -43,8 +43,9 @@ Score = Callable[[Separator], float]
 class AutoencoderSettings:
     """How non-negative autoencoders are trained; every value is part of the record.
 
-    Those with several values are tried out on the part "valid": each number of latents with each
-    sparsity, which are trained anew; then the exponents; then the ways to fit latents.
+    Those with several values are tried out on the part "valid", and the first of each is taken
+    where there is no such part: each number of latents with each sparsity, which are trained anew;
+    then the exponents; then the ways to fit latents.
 
     Attributes:
         n_fft_s, hop_s: frames and their distance, seconds.
@@ -231,6 +232,7 @@ def fit_autoencoder(
     batches = StemBatches(train, batch_size=s.batch_size, crop_s=s.crop_s, seed=s.seed)
     key = ["nonnegative_autoencoder", asdict(s), table_key(train), table_key(valid)]
     pairs = list(product(s.n_latents, s.sparsity))
+    pairs = pairs if len(valid) else pairs[:1]
     taken, best, history, tried = None, -math.inf, [], []
     for number, (count, sparsity) in enumerate(pairs):
         found, log = _trained(
@@ -249,7 +251,8 @@ def fit_autoencoder(
         if taken is None or gain > best:
             taken, best, history = found, gain, log
     assert taken is not None
-    taken, best = _best_way(taken, s, score, best, tried)
+    if len(valid):
+        taken, best = _best_way(taken, s, score, best, tried)
     chosen = {
         name: taken.config()[name]
         for name in ("sizes", "sparsity", "exponent", "iterations", "start")
@@ -292,7 +295,7 @@ def _trained(
         nonnegative=s.nonnegative,
         gain_db=s.gain_db,
         silence_db=s.silence_db,
-        validate=score if s.judge_every else None,
+        validate=score if s.judge_every and "valid" in mixtures.parts else None,
         patience=s.patience,
     )
     schedule = Schedule(s.steps, s.learning_rate, judge_every=s.judge_every, seed=s.seed)

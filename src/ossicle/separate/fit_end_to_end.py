@@ -216,6 +216,8 @@ def fit_end_to_end(
 ) -> EndToEnd:
     """Train on the stems of the part "train"; what is left to choose is chosen on "valid".
 
+    Where there is no such part, the last weights are taken, and sources that add up.
+
     Args:
         mixtures: of sources with names.
         settings: how.
@@ -246,7 +248,7 @@ def fit_end_to_end(
         loss=s.loss,
         divergence_weight=s.divergence_weight,
         sparsity=s.sparsity,
-        validate=score if s.judge_every else None,
+        validate=score if s.judge_every and len(valid) else None,
         patience=s.patience,
     )
     schedule = Schedule(
@@ -270,7 +272,7 @@ def fit_end_to_end(
     separator.to("cpu")
     if s.loss != "snr":
         _fit_gains(separator, batches)
-    separator, chosen = _best_way(separator, s, score)
+    separator, chosen = _best_way(separator, s, score if len(valid) else None)
     separator.info = described("end_to_end", mixtures, asdict(s), history, chosen)
     return separator.eval()
 
@@ -303,19 +305,23 @@ def _separator(mixtures: Mixtures, s: EndToEndSettings) -> EndToEnd:
 
 
 def _best_way(
-    separator: EndToEnd, s: EndToEndSettings, score: Callable[[Separator], float]
+    separator: EndToEnd, s: EndToEndSettings, score: Callable[[Separator], float] | None
 ) -> tuple[EndToEnd, dict[str, Any]]:
     """Whether the sources are made to add up, and the exponent; weights stay as they are."""
     exponents = s.exponents if separator.model == "autoencoders" else s.exponents[:1]
-    taken, best, tried = separator, -math.inf, []
+    taken, best, tried = None, -math.inf, []
     for consistent, exponent in product((True, False), exponents):
         way = {"consistent": consistent, "exponent": exponent}
         other = EndToEnd(**{**separator.config(), **way})
         other.load_state_dict(separator.state_dict())
-        gain = score(other.eval().requires_grad_(False))
+        other.eval().requires_grad_(False)
+        if score is None:
+            return other, way
+        gain = score(other)
         tried.append({**way, "validation_si_sdr_improvement": gain})
-        if gain > best:
+        if taken is None or gain > best:
             taken, best = other, gain
+    assert taken is not None
     kept = {name: taken.config()[name] for name in ("consistent", "exponent")}
     return taken, {**kept, "validation_si_sdr_improvement": best, "tried": tried}
 

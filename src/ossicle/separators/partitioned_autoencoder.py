@@ -26,6 +26,8 @@ COMPRESSIONS = ("none", "sqrt", "log")
 OUTPUTS = ("mask", "decoded")
 LEAK = 1 / 3  # "very leaky"
 POOL = 2
+# A band's level when whitening, at least this of the mean power of all: 50 dB below it.
+FLATTEST = 1e-5
 _TINY = 1e-12
 
 
@@ -54,6 +56,9 @@ class PartitionedAutoencoder(MaskSeparator):
         decoder_bias: with it no latents at all do not decode to silence.
         own_level: spectra are divided by the stretch's root mean square first, so that loudness is
             no matter; decoded bands are in those units.
+        whiten: if above 0, each band is divided by the level that this share of its frames in the
+            stretch does not reach, so that noises of any colour and loudness look alike, and what
+            stands out is how far it stands out; decoded bands are in those units.
         quiet: if above 0, the network also hears how far (log) each band is above the level that
             this share of frames in it does not reach: what a gate knows.
         exponent: of magnitudes in a mask; 2 is Wiener's.
@@ -90,6 +95,7 @@ class PartitionedAutoencoder(MaskSeparator):
         width: int = 64,
         decoder_bias: bool = True,
         own_level: bool = False,
+        whiten: float = 0.0,
         quiet: float = 0.0,
         exponent: float = 2.0,
         gate: float = 0.0,
@@ -105,13 +111,13 @@ class PartitionedAutoencoder(MaskSeparator):
         _check(compression, COMPRESSIONS, "compression")
         if min(n_bands, n_foreground, n_background, width) < 1 or depth < 0 or n_bands < 2:
             raise OssicleError("there must be two bands, and a latent and a channel, at least")
-        if kernel < 1 or kernel % 2 == 0 or not 0 <= quiet < 1:
-            raise OssicleError("kernel must be odd, quiet at least 0 and below 1")
+        if kernel < 1 or kernel % 2 == 0 or not (0 <= quiet < 1 and 0 <= whiten < 1):
+            raise OssicleError("kernel must be odd, quiet and whiten at least 0 and below 1")
         top = f_max or sample_rate / 2
         if not 0 <= f_min < top <= sample_rate / 2:
             raise OssicleError(f"bands from {f_min} to {top} Hz do not fit {sample_rate} Hz")
         self.compression, self.exponent, self.quiet = compression, exponent, quiet
-        self.own_level = own_level
+        self.own_level, self.whiten = own_level, whiten
         self.n_foreground, self.n_background = n_foreground, n_background
         self.output, self.floor_db, self.gate = output, floor_db, gate
         self._gate = SpectralGate(sample_rate, n_fft=n_fft, hop_length=hop_length)
@@ -186,7 +192,14 @@ class PartitionedAutoencoder(MaskSeparator):
         power = (spectrum.abs() * (2 / self.fourier.n_fft)).square()
         if self.own_level:
             power = power / power.mean((-2, -1), keepdim=True).clamp(min=_TINY)
-        magnitude = (weights @ power + _TINY).sqrt()
+        power = weights @ power
+        if self.whiten:
+            place = max(1, math.ceil(self.whiten * power.shape[-1]))
+            level = power.kthvalue(place, dim=-1, keepdim=True).values
+            # No more than the mean allows: where a band is silent now and then, all stands out.
+            least = FLATTEST * power.mean((-2, -1), keepdim=True)
+            power = power / torch.maximum(level, least).clamp(min=_TINY)
+        magnitude = (power + _TINY).sqrt()
         if self.compression == "sqrt":
             return magnitude.sqrt()
         return (1000 * magnitude).log1p() if self.compression == "log" else magnitude

@@ -55,6 +55,9 @@ bench: $(STAMP)
 	$(BIN)/python bench/novelty.py
 	$(BIN)/python bench/calibration.py
 	$(BIN)/python bench/soundscapes.py
+	$(BIN)/python bench/deep_clustering.py
+	$(BIN)/python bench/separation.py
+	$(BIN)/python bench/denoise.py
 	$(BIN)/python bench/detect.py
 
 # The same at full width on a GPU; says so where there is none.

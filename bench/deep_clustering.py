@@ -46,7 +46,7 @@ TEXT = (
     "Two people speak at once, each a level between -5 and 5 dB of the other's, 8 kHz, four "
     "seconds. Both are told apart by a BLSTM of two layers of 300 units each way that was trained "
     "on mixtures of two drawn anew at each step. Scores are means over mixtures, intervals (95 %) "
-    "are over pairs of speakers. The mask (binary or soft) was chosen on validation mixtures.",
+    "are over speakers. The mask (binary or soft) was chosen on validation mixtures.",
     "Unseen utterances: other recordings of the speakers of training. Unseen speakers: a fifth of "
     "the speakers, heard nowhere else. Another collection: Speech Commands, single words of about "
     "a second by people of whom none was heard. Three at once: the same network, asked for three.",
@@ -138,7 +138,8 @@ def main() -> None:
     torch.set_num_threads(1)
     network, history = trained(mixtures_of("mixtures"))
     rows = [row for heading in PARTS for row in rows_of(heading, network)]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).round(3)
+    table["times real time"] = table["times real time"].round(0)
     figure, axes = new_figure(7, 3, 1, 2)
     losses = [(line["step"], line["loss"]) for line in history if "loss" in line]
     key = "validation_si_sdr_improvement"

@@ -29,8 +29,8 @@ from ossicle.separators.base import Separator
 from ossicle.study.outputs import write_study
 
 FOLDER = ROOT / "build" / "bench" / "denoise"
-GATE = GateSettings(sample_rate=RATE, n_valid=30, seed=SEED)
-BANDS = AutoencoderSettings(sample_rate=RATE, n_valid=30, seed=SEED, output="mask")
+GATE = GateSettings(sample_rate=RATE, n_valid=100, seed=SEED)
+BANDS = AutoencoderSettings(sample_rate=RATE, seed=SEED, output="mask")
 SCORES = {
     "SI-SDR, dB": "si_sdr",
     "improvement, dB": "si_sdr_improvement",

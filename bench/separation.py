@@ -251,11 +251,11 @@ def findings(task: str, mixtures: Mixtures, numbers: dict[str, Any]) -> Iterator
     """What was found on one task."""
     test, train = mixtures.part("test").table, mixtures.part("train").table
     one, other = mixtures.sources
-    heard = ", ".join(f"{len(part)} to {use}" for part, use in ((train, "learn from"),))
     yield (
-        f"{TITLES[task]}: {heard}, {len(mixtures.part('valid'))} to choose by, {len(test)} to "
-        f"report on, {separation_data.LENGTH_S:g} s each at {mixtures.sample_rate} Hz, levels -5 "
-        f"to 5 dB apart; test has {test['group1'].nunique()} groups of {one} and "
+        f"{TITLES[task]}: {len(train)} mixtures to learn from, {len(mixtures.part('valid'))} to "
+        f"choose by, {len(test)} to report on, {separation_data.LENGTH_S:g} s each at "
+        f"{mixtures.sample_rate} Hz, the second source -5 to 5 dB against the first; test "
+        f"has {test['group1'].nunique()} groups of {one} and "
         f"{test['group2'].nunique()} of {other}, none of which is in another part."
     )
     parts = []

@@ -9,7 +9,14 @@ import torch
 
 from ossicle import audio
 from ossicle.denoise.choosing import ADDED, alignment, choose
-from ossicle.denoise.data import RecordingBatches, decode, pairs, read_recordings
+from ossicle.denoise.data import (
+    LOUDER_DB,
+    RecordingBatches,
+    decode,
+    pairs,
+    read_recordings,
+)
+from ossicle.denoise.matching import matched
 from ossicle.errors import DataError
 from ossicle.separators.base import Separator
 
@@ -124,11 +131,25 @@ def test_noise_that_is_added_to_noise_is_another(two_places):
 
 def test_shorter_recordings_come_over_and_over(two_places):
     train, valid = decode(read_recordings(two_places[0], noise=two_places[1]), RATE)
-    batch = RecordingBatches(train, batch_size=4, crop_s=1.2, gain_db=0.0).batch(0)
+    batch = RecordingBatches(train, batch_size=4, crop_s=1.2, gain_db=0.0, match=False).batch(0)
     torch.testing.assert_close(batch.waveforms[..., :4800], batch.waveforms[..., 4800:])
     y, n = pairs(valid, 3, 0.5)
     assert y.shape == n.shape == (3, 4000)
     assert np.array_equal(y, pairs(valid, 3, 0.5)[0])
+
+
+def test_noise_is_made_like_that_in_the_recording_and_a_little_louder(two_places):
+    train, _ = decode(read_recordings(two_places[0], noise=two_places[1]), RATE)
+    plain, like = (
+        RecordingBatches(train, batch_size=4, crop_s=0.6, gain_db=0.0, match=match).batch(0)
+        for match in (False, True)
+    )
+    for before, after in zip(plain.waveforms.numpy(), like.waveforms.numpy(), strict=True):
+        np.testing.assert_array_equal(before[0], after[0])
+        given = matched(before[0], before[1], RATE)
+        louder = 20 * np.log10(after[1].std() / given.std())
+        assert 0 <= louder <= LOUDER_DB + 1e-3
+        np.testing.assert_allclose(after[1], given * 10 ** (louder / 20), atol=1e-4)
 
 
 def test_alignment_is_its_definition_and_knows_no_loudness():

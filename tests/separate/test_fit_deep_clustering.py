@@ -1,4 +1,4 @@
-"""Training deep clustering: it learns what can be learnt, goes on where it stopped, keeps the best."""
+"""Training deep clustering: it learns, goes on where it stopped, and keeps the best weights."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ def trained(mixtures: Mixtures) -> DeepClustering:
     return network
 
 
-def test_it_learns_to_take_unheard_clips_apart(
-    mixtures: Mixtures, trained: DeepClustering
-) -> None:
+def test_it_learns_to_take_unheard_clips_apart(mixtures: Mixtures, trained: DeepClustering) -> None:
     torch.manual_seed(0)
     fresh = DeepClustering(RATE, 128, 32, 12, 1, 5)
     fresh.level_mean.copy_(trained.level_mean)
@@ -91,7 +89,7 @@ def test_the_levels_of_each_bin_are_those_of_the_training_part(trained: DeepClus
     assert float(trained.level_mean[62:].mean()) < float(trained.level_mean[6:60].mean()) - 5
 
 
-class _Stop(Exception):
+class _StopError(Exception):
     pass
 
 
@@ -101,9 +99,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(mixtures: Mixtures, tmp_path: Pa
 
     def stop(done: int, total: int, seconds: float) -> None:
         if done == 4:
-            raise _Stop
+            raise _StopError
 
-    with pytest.raises(_Stop):
+    with pytest.raises(_StopError):
         fit_deep_clustering(mixtures, short, folder=tmp_path / "stopped", progress=stop)
     gone_on = fit_deep_clustering(mixtures, short, folder=tmp_path / "stopped")
     for name, value in whole.state_dict().items():
@@ -131,9 +129,7 @@ def test_the_callers_random_numbers_stay(mixtures: Mixtures) -> None:
         ({"precision": "8"}, "precision '8'"),
     ],
 )
-def test_bad_settings_are_told(
-    change: dict[str, object], message: str, mixtures: Mixtures
-) -> None:
+def test_bad_settings_are_told(change: dict[str, object], message: str, mixtures: Mixtures) -> None:
     with pytest.raises(OssicleError, match=message):
         fit_deep_clustering(mixtures, replace(SETTINGS, **change))  # type: ignore[arg-type]
 

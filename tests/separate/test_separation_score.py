@@ -19,7 +19,8 @@ from ossicle import audio, bundle, cli_separate_score
 from ossicle.audio import Audio
 from ossicle.datasets.mixtures import Mixtures
 from ossicle.errors import DataError, OssicleError
-from ossicle.metrics import mean_interval, paired_difference
+from ossicle.metrics import paired_difference
+from ossicle.metrics.crossed_groups import crossed_interval
 from ossicle.metrics.separation import separation_scores
 from ossicle.separate.score import score
 from ossicle.separate.score_table import SCORES, joined
@@ -146,7 +147,7 @@ def test_means_and_intervals_are_those_of_the_bootstrap_over_groups(scored):
     row = scored.summary()[3]
     assert (row["system"], row["mixtures"], row["groups"]) == ("bands", 8, 4)
     assert row["sir"]["value"] == pytest.approx(means.mean(), abs=1e-12)
-    low, high = mean_interval(means, groups=groups.tolist(), bounds=None)
+    low, high = crossed_interval(means, [(group,) for group in groups])
     assert (row["sir"]["low"], row["sir"]["high"]) == pytest.approx((low, high), abs=1e-12)
     # As wide as a t interval of the four groups' means, nearly: a witness that knows no bootstrap.
     of_groups = means.groupby(groups).mean()
@@ -167,6 +168,8 @@ def test_differences_are_paired_by_mixture_and_resampled_by_group(scored):
         one["si_sdr_improvement"], np.zeros(8), groups=one["group"].tolist()
     )
     assert found["mixtures"] == 8
+    own = [(group,) for group in one["group"]]
+    expected["low"], expected["high"] = crossed_interval(one["si_sdr_improvement"], own)
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, abs=1e-9)
     back = scored.difference("mixture", "bands")

@@ -1,4 +1,4 @@
-"""Batches of stems: from the part alone, of different groups, at the table's levels, reproducible."""
+"""Batches of stems: of the part alone, of different groups, at the levels of the table."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ def roles(tmp_path_factory: pytest.TempPathFactory) -> Mixtures:
     tables = [read_clips(_clips(folder / name, 4, seed=seed)) for seed, name in enumerate("ab")]
     settings = MixtureSettings(sample_rate=RATE, duration_s=1.0, disjoint="clips", level_db=LEVELS)
     counts = {"train": 12, "valid": 2, "test": 2}
-    return write_mixtures(
-        tables, folder / "mixtures", settings, counts=counts, names=("a", "b")
-    )
+    return write_mixtures(tables, folder / "mixtures", settings, counts=counts, names=("a", "b"))
 
 
 def test_like_sources_come_from_different_groups(alike: Mixtures) -> None:

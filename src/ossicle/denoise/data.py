@@ -18,6 +18,7 @@ from ossicle.datasets.clips import Clips, class_members, read_clips
 from ossicle.datasets.groups import UnionFind, assign_groups
 from ossicle.datasets.layouts import read_text_table
 from ossicle.datasets.unlabelled import MANIFESTS, unlabelled_clips
+from ossicle.denoise.matching import matched
 from ossicle.errors import DataError, OssicleError
 from ossicle.features import Progress
 from ossicle.pretrain.waveforms import Waveforms, decode_cached
@@ -25,6 +26,7 @@ from ossicle.train import Batch, step_seed
 
 # Streams of random numbers.
 DRAWN, SPLIT, PAIRS = 31, 32, 33
+LOUDER_DB = 2.0  # of noise made like that in a recording, at most
 _RMS_FLOOR = 1e-5  # of a stretch that has any sound
 
 
@@ -134,6 +136,10 @@ class RecordingBatches:
         batch_size: b, of all processes.
         crop_s: N, in seconds.
         gain_db: both are turned up or down together by up to this, so that no level is learnt.
+        match: the noise to add is made like that in the recording (`matching.matched`), and up to
+            2 dB louder: if they differ, rather too little is kept than too much.
+        foregrounds: of the noisy recordings, as a teacher hears them: they are given in the place
+            of the recordings.
         seed: of all that is drawn.
 
     Attributes:
@@ -144,13 +150,22 @@ class RecordingBatches:
     """
 
     def __init__(
-        self, part: Decoded, *, batch_size: int, crop_s: float, gain_db: float = 6.0, seed: int = 0
+        self,
+        part: Decoded,
+        *,
+        batch_size: int,
+        crop_s: float,
+        gain_db: float = 6.0,
+        match: bool = True,
+        foregrounds: Waveforms | None = None,
+        seed: int = 0,
     ) -> None:
         self.crop = round(crop_s * part.noisy.sample_rate) if math.isfinite(crop_s) else 0
         if batch_size < 4 or self.crop < 1 or not 0 <= gain_db <= 60:
             raise OssicleError("a batch needs 4 items, its crop some samples, gain_db 0 to 60")
         self.part, self.batch_size, self.gain_db, self.seed = part, batch_size, gain_db, seed
         self.seconds_per_item = self.crop / part.noisy.sample_rate
+        self.match, self.foregrounds = match, foregrounds
         self._weights = [_weights(waveforms, self.crop) for waveforms in part]
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
@@ -187,8 +202,17 @@ class RecordingBatches:
         if not noisy and added == item:
             added = (item + 1) % len(self.part.noise)
         gain = np.float32(10 ** (rng.uniform(-self.gain_db, self.gain_db) / 20))
-        recording = stretch(self.part[kind], item, self.crop, rng)
+        place = int(rng.integers(2**31))
+        recording = stretch(self.part[kind], item, self.crop, np.random.default_rng(place))
         noise = stretch(self.part.noise, added, self.crop, rng)
+        if self.match:
+            louder = 10 ** (rng.uniform(0, LOUDER_DB) / 20)
+            rate = self.part.noisy.sample_rate
+            noise = matched(recording, noise, rate) * np.float32(louder)
+        if noisy and self.foregrounds is not None:
+            # The same stretch of it.
+            place_again = np.random.default_rng(place)
+            recording = stretch(self.foregrounds, item, self.crop, place_again)
         return np.stack([recording, noise]) * gain, self.part[kind].names[item]
 
 

@@ -18,6 +18,7 @@ from ossicle.denoise.choosing import alignment, choose
 from ossicle.denoise.data import Decoded, RecordingBatches, Recordings, decode, pairs, stretch
 from ossicle.denoise.objective import PartitionedTraining
 from ossicle.denoise.settings import AutoencoderSettings, GateSettings
+from ossicle.denoise.teacher import foregrounds
 from ossicle.features import Progress, as_clips, one_thread
 from ossicle.pretrain.waveforms import key
 from ossicle.record import json_safe
@@ -117,45 +118,74 @@ def fit_partitioned_autoencoder(
     s = settings
     train, valid = decode(recordings, s.sample_rate, workers=workers, progress=decoding)
     batches = RecordingBatches(
-        train, batch_size=s.batch_size, crop_s=s.crop_s, gain_db=s.gain_db, seed=s.seed
+        train,
+        batch_size=s.batch_size,
+        crop_s=s.crop_s,
+        gain_db=s.gain_db,
+        match=s.match,
+        seed=s.seed,
     )
     noisy, noise = pairs(valid, s.n_valid, s.valid_s, s.seed)
 
     def judge(separator: Separator) -> float:
         return alignment(separator, noisy, noise)
 
+    taught = s.teacher == "gate" and s.remix > 0
+    teacher: Separator | None = None
+    if taught:
+        teacher = fit_spectral_gate(recordings, GateSettings(s.sample_rate, seed=s.seed))
+    rounds = s.rounds if taught else 1
+    total = rounds * s.steps
     with one_thread():
         _set_band_statistics(net, batches, remix=s.remix > 0)
-        objective = PartitionedTraining(
-            net,
-            penalty=s.penalty,
-            remix=s.remix,
-            even=s.even,
-            colour_db=s.colour_db,
-            weight_decay=s.weight_decay,
-            validate=judge,
-        )
-        schedule = Schedule(
-            steps=s.steps,
-            learning_rate=s.learning_rate,
-            warm_up=s.steps // 20,
-            clip_norm=1.0,
-            judge_every=s.judge_every,
-            seed=s.seed,
-        )
-        _, history = train_separator(
-            objective,
-            batches,
-            schedule,
-            key=[asdict(s), _key(recordings, s.sample_rate)],
-            folder=folder,
-            progress=progress,
-        )
-        best = _chosen_answer(net, judge, s.output, s.gates)
+        best: dict[str, Any] = {}
+        for number in range(rounds):
+            if teacher is not None:
+                batches.foregrounds = foregrounds(teacher, train.noisy)
+            objective = PartitionedTraining(
+                net,
+                penalty=s.penalty,
+                remix=s.remix,
+                even=s.even,
+                taught=taught,
+                colour_db=s.colour_db,
+                weight_decay=s.weight_decay,
+                validate=judge,
+            )
+            net.requires_grad_(True)
+            schedule = Schedule(
+                steps=s.steps,
+                learning_rate=s.learning_rate,
+                warm_up=s.steps // 20,
+                clip_norm=1.0,
+                judge_every=s.judge_every,
+                seed=s.seed + number,
+            )
+            batches.seed = s.seed + number
+            train_separator(
+                objective,
+                batches,
+                schedule,
+                key=[asdict(s), number, _key(recordings, s.sample_rate)],
+                folder=None if folder is None else folder / f"round_{number + 1}",
+                progress=progress and _later(progress, number * s.steps, total),
+            )
+            net.floor_db = s.floor_db
+            best = _chosen_answer(net, judge, s.output, s.gates)
+            teacher = net
     net.info = _label("partitioned_autoencoder", recordings, asdict(s), best)
-    net.info |= {"steps": int(history[-1]["step"]) if history else s.steps}
+    net.info |= {"steps": total, "rounds": rounds}
     net.info |= {"seconds": round(time.perf_counter() - begun, 1)}
     return net
+
+
+def _later(progress: Steps, before: int, total: int) -> Steps:
+    """Progress of one round as that of all."""
+
+    def tell(done: int, _: int, seconds: float) -> None:
+        progress(before + done, total, seconds * (before + done) / done)
+
+    return tell
 
 
 def fit_spectral_gate(

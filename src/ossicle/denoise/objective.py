@@ -77,6 +77,9 @@ class PartitionedTraining(SeparatorTraining):
     as down and does not correlate with the input's m + n, as both are drawn alike; so its mean is
     s, which nobody has heard (the argument of Lehtinen et al. 2018, Noise2Noise, arXiv 1803.04189).
 
+    With a teacher (`teacher.foregrounds`) recordings are foregrounds without noise already, as far
+    as it heard them, and the mask of s + n is to come near to s.
+
     Batches have waveforms (b, 2, N), a recording and noise to add, and targets (b,): 1 for noisy
     recordings, 0 for noise alone.
 
@@ -85,6 +88,7 @@ class PartitionedTraining(SeparatorTraining):
         penalty: lambda.
         remix: weight of remixing; 0: none, and nothing is added to the recordings.
         even: of `remix_loss`.
+        taught: recordings are a teacher's foregrounds.
         colour_db: recording and noise go together through one random smooth filter of up to so much
             up or down: other microphones, other places.
         weight_decay: times the sum of the squares of all weights (not biases).
@@ -98,6 +102,7 @@ class PartitionedTraining(SeparatorTraining):
         penalty: float,
         remix: float,
         even: float = 0.5,
+        taught: bool = False,
         colour_db: float = 0.0,
         weight_decay: float = 0.0,
         validate: Callable[[Separator], float] | None = None,
@@ -105,7 +110,7 @@ class PartitionedTraining(SeparatorTraining):
     ) -> None:
         super().__init__(autoencoder, validate, patience)
         self.autoencoder = autoencoder
-        self.penalty, self.remix, self.even = penalty, remix, even
+        self.penalty, self.remix, self.even, self.taught = penalty, remix, even, taught
         self.colour_db, self.weight_decay = colour_db, weight_decay
 
     def forward(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
@@ -135,7 +140,8 @@ class PartitionedTraining(SeparatorTraining):
             background = net.decode(net.only(latents, False), places, n_frames)
             share = net.share(foreground, background)
             # Of noise alone the foreground is known: nothing.
-            wanted = (recording - noise) * (noisy > 0).to(noise)[:, None]
+            wanted = recording if self.taught else recording - noise
+            wanted = wanted * (noisy > 0).to(noise)[:, None]
             target = net.fourier.analyse(wanted) * colour
             told = remix_loss(spectrum, target, share, net.hats, self.even)
             loss = loss + self.remix * told

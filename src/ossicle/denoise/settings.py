@@ -10,6 +10,7 @@ from ossicle.separators.spectral_gate import KINDS
 
 FORMS = ("bands", "paper")
 OUTPUTS = ("auto", "mask", "decoded")
+TEACHERS = ("gate", "none")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class AutoencoderSettings:
         whiten: of the form "bands", see `PartitionedAutoencoder`.
         penalty: lambda, on the foreground's latents of noise alone.
         remix: weight of remixing (`PartitionedTraining`); 0: the loss of the paper alone.
+        teacher: "gate": with remixing, it learns from what a spectral gate makes of recordings,
+            mixed with other noise (`teacher.foregrounds`); "none": from the recordings themselves.
+        rounds: with a teacher, so many times; the second time it is its own teacher, and so on.
+        match: the noise that is added is made like that in the recording, see `matching.matched`.
         even: how far its bands count alike, 0 to 1.
         colour_db: of random filters, the same for a recording and what is added to it.
         weight_decay: L2 of all weights.
@@ -54,6 +59,9 @@ class AutoencoderSettings:
     whiten: float = 0.5
     penalty: float = 0.1
     remix: float = 30.0
+    teacher: str = "gate"
+    rounds: int = 2
+    match: bool = True
     even: float = 0.5
     colour_db: float = 8.0
     weight_decay: float = 1e-4
@@ -66,7 +74,7 @@ class AutoencoderSettings:
     output: str = "auto"
     floor_db: float = -40.0
     judge_every: int = 200
-    n_valid: int = 40
+    n_valid: int = 100
     valid_s: float = 5.0
     seed: int = 0
 
@@ -80,18 +88,22 @@ class AutoencoderSettings:
             raise OssicleError(f"form {self.form!r}: choose one of {', '.join(FORMS)}")
         if self.output not in OUTPUTS:
             raise OssicleError(f"output {self.output!r}: choose one of {', '.join(OUTPUTS)}")
+        if self.teacher not in TEACHERS:
+            raise OssicleError(f"teacher {self.teacher!r}: choose one of {', '.join(TEACHERS)}")
         if not self.gates or not all(0 <= gate < math.inf for gate in self.gates):
             raise OssicleError(f"gates must be numbers from 0 on, got {self.gates}")
         _at_least(self, 0.0, "n_fft_s", "hop_s", "penalty", "remix", "even", "colour_db")
         _at_least(self, 0.0, "weight_decay", "gain_db", "judge_every", "seed")
-        _at_least(self, 1.0, "steps", "width", "n_valid")
+        _at_least(self, 1.0, "steps", "width", "n_valid", "rounds")
         _above(self, "crop_s", "learning_rate", "valid_s")
         _at_least(self, 4.0, "batch_size")
         return self
 
 
 # As in the paper: its network and its loss alone.
-PAPER = AutoencoderSettings(form="paper", penalty=1.0, remix=0.0, colour_db=0.0, gates=(0.0,))
+PAPER = AutoencoderSettings(
+    form="paper", penalty=1.0, remix=0.0, colour_db=0.0, gates=(0.0,), teacher="none"
+)
 
 
 @dataclass(frozen=True)

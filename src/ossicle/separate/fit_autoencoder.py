@@ -76,7 +76,7 @@ class AutoencoderSettings:
     n_latents: tuple[int, ...] = (16, 64)
     activation: str = "abs"
     nonnegative: bool = True
-    sparsity: tuple[float, ...] = (1.0, 3.0, 10.0)
+    sparsity: tuple[float, ...] = (1.0, 3.0)
     latents: str = "fitted"
     iterations: tuple[int, ...] = (20, 60)
     starts: tuple[str, ...] = STARTS

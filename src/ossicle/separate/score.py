@@ -139,7 +139,12 @@ def score(
             seconds = _speeds(mixtures, ready)
     order = (*bounds, *ready)
     speeds = {name: float(np.median(seconds.get(name) or [np.nan])) for name in order}
-    return Scores(_table(rows, order), order, speeds, left_out, notes)
+    members = {
+        str(row["group"]): tuple(str(row[f"group{s + 1}"]) for s in range(mixtures.n_sources))
+        for row in mixtures.table.to_dict("records")
+        if "group1" in row
+    }
+    return Scores(_table(rows, order), order, speeds, left_out, notes, members)
 
 
 class _Judged(NamedTuple):

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from ossicle.errors import DataError
-from ossicle.metrics import mean_interval, paired_difference
+from ossicle.metrics import paired_difference
+from ossicle.metrics.crossed_groups import crossed_interval
 from ossicle.metrics.separation import LIMIT_DB
 from ossicle.record import json_safe, replaced, write_json
 
@@ -41,6 +42,8 @@ class Scores:
             are no systems.
         left_out: {"mixture", "system" ("" for all), "source" (0 for all), "reason"}.
         notes: for the user.
+        members: group of a mixture -> the groups (speakers, recordings) that are mixed in it;
+            intervals are over these. A group that is not named is one of its own.
     """
 
     per_source: pd.DataFrame
@@ -48,6 +51,7 @@ class Scores:
     times_real_time: dict[str, float]
     left_out: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    members: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def per_mixture(self, source: int | None = None) -> pd.DataFrame:
         """Means over the sources of each mixture: a row a system and mixture.
@@ -76,11 +80,12 @@ class Scores:
     def summary(
         self, source: int | None = None, *, confidence: float = 0.95, random_state: int = 0
     ) -> list[dict[str, Any]]:
-        """Means over mixtures, each with its interval over groups, a dict a system.
+        """Means over mixtures, each with its interval over the groups mixed, a dict a system.
 
         Args:
             source: scores of this one alone, from 1; None: the mean over a mixture's sources.
-            confidence, random_state: of the bootstrap (`ossicle.metrics.mean_interval`).
+            confidence, random_state: of the bootstrap
+                (`ossicle.metrics.crossed_groups.crossed_interval`).
 
         Returns:
             "system", "mixtures" (that have scores), "groups", each of `SCORES` as {"value", "low",
@@ -100,7 +105,7 @@ class Scores:
                 "groups": int(rows["group"].nunique()),
             }
             for name in SCORES:
-                row[name] = _interval(rows, name, confidence, random_state)
+                row[name] = self._interval(rows, name, confidence, random_state)
             row["limited"] = int((raw[["si_sdr", "sdr"]].abs() >= LIMIT_DB).any(axis=1).sum())
             row["times_real_time"] = _known(self.times_real_time.get(system, np.nan))
             found.append(row)
@@ -118,8 +123,9 @@ class Scores:
         """How much more ``one`` scores than ``other``, on the mixtures that both have.
 
         Returns:
-            "one", "other", "score", "mixtures", and "difference", "low", "high" (dB), "p_value" of
-            `ossicle.metrics.paired_difference` over groups; None where they cannot be told.
+            "one", "other", "score", "mixtures", and "difference", "low", "high" (dB), and the
+            "p_value" of `ossicle.metrics.paired_difference`, which takes mixtures of other groups
+            for independent; None where they cannot be told.
 
         Raises:
             DataError: a system or score is unknown, or they have no mixture in common.
@@ -136,10 +142,12 @@ class Scores:
         both = first.merge(second, on="mixture", suffixes=("_one", "_other"))
         if both.empty:
             raise DataError(f"{one} and {other} have no mixture in common")
-        gained = paired_difference(
-            both[f"{score}_one"],
-            both[f"{score}_other"],
-            groups=both["group_one"].tolist(),
+        groups = both["group_one"].tolist()
+        values = both[f"{score}_one"], both[f"{score}_other"]
+        gained = paired_difference(*values, groups=groups, random_state=random_state)
+        gained["low"], gained["high"] = crossed_interval(
+            values[0] - values[1],
+            [self.members.get(group, (group,)) for group in groups],
             random_state=random_state,
         )
         known = {name: _known(value) for name, value in gained.items()}
@@ -164,6 +172,20 @@ class Scores:
                 for row in self.per_source.to_dict("records")
             ],
         }
+
+    def _interval(
+        self, rows: pd.DataFrame, name: str, confidence: float, random_state: int
+    ) -> dict[str, float | None]:
+        rows = rows[rows[name].notna()]
+        if rows.empty:
+            return {"value": None, "low": None, "high": None}
+        low, high = crossed_interval(
+            rows[name].to_numpy(),
+            [self.members.get(group, (group,)) for group in rows["group"]],
+            confidence=confidence,
+            random_state=random_state,
+        )
+        return {"value": float(rows[name].mean()), "low": _known(low), "high": _known(high)}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write ``per_source`` as .csv, or `to_dict` as .json; whole or not at all.
@@ -193,23 +215,8 @@ def joined(parts: list[Scores]) -> Scores:
         parts[0].times_real_time,
         [entry for part in parts for entry in part.left_out],
         list(dict.fromkeys(note for part in parts for note in part.notes)),
+        {name: own for part in parts for name, own in part.members.items()},
     )
-
-
-def _interval(
-    rows: pd.DataFrame, name: str, confidence: float, random_state: int
-) -> dict[str, float | None]:
-    rows = rows[rows[name].notna()]
-    if rows.empty:
-        return {"value": None, "low": None, "high": None}
-    low, high = mean_interval(
-        rows[name].to_numpy(),
-        groups=rows["group"].tolist(),
-        confidence=confidence,
-        random_state=random_state,
-        bounds=None,
-    )
-    return {"value": float(rows[name].mean()), "low": _known(low), "high": _known(high)}
 
 
 def _known(value: float) -> float | None:

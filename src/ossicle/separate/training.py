@@ -37,6 +37,7 @@ class SeparatorTraining(Objective):
 
     best_score: Tensor
     best_at: Tensor
+    judged: Tensor
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class SeparatorTraining(Objective):
     @torch.no_grad()
     def judge(self) -> dict[str, float]:
         """Score the weights on the validation part; the best ones are kept."""
-        self.judged += 1  # type: ignore[operator]
+        self.judged += 1
         if self.validate is None or self.best is None:
             return {}
         training = self.separator.training
@@ -71,13 +72,13 @@ class SeparatorTraining(Objective):
         self.separator.train(training)
         if score > float(self.best_score):
             self.best_score.fill_(score)
-            self.best_at.copy_(self.judged)  # type: ignore[arg-type]
+            self.best_at.copy_(self.judged)
             self.best.load_state_dict(self.separator.state_dict())
         return {"validation_si_sdr_improvement": score}
 
     def finished(self) -> bool:
         """Whether it has not got better for as long as it may."""
-        since = int(self.judged) - int(self.best_at)  # type: ignore[arg-type]
+        since = int(self.judged) - int(self.best_at)
         return bool(self.best is not None and self.patience and since >= self.patience)
 
     def taken(self) -> Separator:

@@ -10,7 +10,6 @@ stretch are in the order of frames.
 from __future__ import annotations
 
 import warnings
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +83,8 @@ class DeepClustering(MaskSeparator):
         self.threshold_db, self.embedding = threshold_db, embedding
         self.mask, self.sharpness = mask, sharpness
         n_bins = self.fourier.n_bins
+        self.level_mean: Tensor
+        self.level_std: Tensor
         self.register_buffer("level_mean", torch.zeros(n_bins))
         self.register_buffer("level_std", torch.ones(n_bins))
         self.blstm = nn.LSTM(
@@ -114,7 +115,7 @@ class DeepClustering(MaskSeparator):
 
     def embed(self, levels: Tensor) -> Tensor:
         """(B, T, F) dB -> (B, T F, D), of unit length."""
-        normalised = (levels - cast(Tensor, self.level_mean)) / cast(Tensor, self.level_std)
+        normalised = (levels - self.level_mean) / self.level_std
         hidden, _ = self.blstm(normalised)
         vectors = self.project(hidden).float().tanh()
         vectors = vectors.reshape(len(levels), -1, self.embedding)

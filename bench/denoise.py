@@ -36,15 +36,17 @@ SCORES = {
     "improvement, dB": "si_sdr_improvement",
     "log-spectral distance, dB": "log_spectral_distance",
 }
+GATES = ("gate_stationary", "gate_running")
 NAMES = {
     "gate_stationary": "gate, stationary",
     "gate_running": "gate, running",
     "paper": "partitioned autoencoder as in the paper, masked",
     "paper_decoded": "partitioned autoencoder as in the paper, decoded",
     "bands_without_remixing": "on mel bands, loss of the paper, masked",
-    "bands_decoded": "on mel bands, remixing, decoded",
-    "bands_alone": "on mel bands, remixing, masked, no gate in it",
-    "bands": "on mel bands, remixing, masked, with a gate as far as chosen",
+    "bands_not_taught": "on mel bands, remixing without a teacher, masked",
+    "bands_decoded": "on mel bands, remixing, taught by a gate, decoded",
+    "bands_alone": "on mel bands, remixing, taught by a gate, masked, no gate in its mask",
+    "bands": "on mel bands, remixing, taught by a gate, masked, with a gate as far as chosen",
 }
 
 
@@ -61,6 +63,7 @@ def trained(name: str, recordings: Recordings) -> tuple[Separator, float]:
             "bands_without_remixing": replace(
                 BANDS, remix=0.0, colour_db=0.0, penalty=1.0, gates=(0.0,)
             ),
+            "bands_not_taught": replace(BANDS, teacher="none"),
             "bands": BANDS,
         }[name]
         found = fit_partitioned_autoencoder(recordings, settings, folder=FOLDER / f"{name}.run")
@@ -128,7 +131,7 @@ def main() -> None:
     mixtures, noisy, noise = noisy_recordings(FOLDER)
     recordings = read_recordings(noisy, noise=noise, groups="group")
     systems: dict[str, Separator] = {}
-    for name in ("gate_stationary", "gate_running", "bands", "paper", "bands_without_remixing"):
+    for name in (*GATES, "bands", "bands_not_taught", "paper", "bands_without_remixing"):
         if name not in kept["core_s"] or not (FOLDER / f"{name}.ossicle").exists():
             kept.pop("scores", None)
             _, kept["core_s"][name] = trained(name, recordings)
@@ -140,7 +143,7 @@ def main() -> None:
         if name.endswith("_decoded"):
             found.output = "decoded"  # type: ignore[assignment]
         if name.endswith("_alone"):
-            found.gate = 0.0  # type: ignore[assignment]
+            found.gate, found.exponent = 0.0, 2.0  # type: ignore[assignment]
         systems[name] = found
     kept["chosen"] = {name: one.info["chosen"] for name, one in systems.items()}
     if "scores" not in kept:
@@ -166,7 +169,12 @@ def main() -> None:
         "too, are those of the best alignment without clean recordings (docs/denoise.md) on the "
         "noisy recordings and the noise that were kept to choose by. The clean parts of the test "
         "recordings are for scoring. Intervals (95 %) are over groups of test recordings.",
-        f"The autoencoder on mel bands with remixing less the better gate ({NAMES[best]}): SI-SDR "
+        "Teaching: a running gate takes the foreground out of the noisy recordings; from that, "
+        "mixed with other noise, the autoencoder learns. The second time it is its own teacher. "
+        "That a running gate teaches, that bands are whitened and the noise is matched was settled "
+        "on the validation mixtures with their clean parts in view, in some eight trials; the test "
+        "recordings were not looked at.",
+        f"The autoencoder on mel bands, taught, less the better gate ({NAMES[best]}): SI-SDR "
         f"{of['bands', 'si_sdr']} dB, log-spectral distance {of['bands', 'log_spectral_distance']} "
         "dB (the lower the better).",
     ]

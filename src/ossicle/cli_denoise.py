@@ -46,6 +46,10 @@ def train(
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam, at its peak.")] = None,
     output: Annotated[str, typer.Option(help="mask, decoded, or auto: what does better.")] = "auto",
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Other settings: teacher=none, rounds=3."),
+    ] = None,
     sample_rate: Annotated[int, typer.Option(help="Hz that the model works at.")] = 22_050,
     validation: Annotated[
         float, typer.Option(help="Share of the groups that is kept to choose by.")
@@ -62,6 +66,7 @@ def train(
     from ossicle.denoise.data import read_recordings
     from ossicle.denoise.fit import FITS
     from ossicle.denoise.settings import PAPER, AutoencoderSettings, GateSettings
+    from ossicle.keywords import parse_keywords
     from ossicle.line import count_workers
     from ossicle.pretrain.run import training_folder
 
@@ -74,15 +79,18 @@ def train(
         "learning_rate": learning_rate,
     }
     given = {name: value for name, value in own.items() if value is not None}
+    further = parse_keywords(options or [], FITS[system][0], system)
     settings: AutoencoderSettings | GateSettings
     if system == "spectral_gate":
         if given:
             told = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise OssicleError(f"a gate has no {told}")
-        settings = GateSettings(sample_rate=sample_rate, seed=seed).check()
+        settings = replace(GateSettings(sample_rate=sample_rate, seed=seed), **further).check()
     else:
         base = PAPER if form == "paper" else AutoencoderSettings(form=form)
-        settings = replace(base, output=output, sample_rate=sample_rate, seed=seed, **given).check()
+        settings = replace(
+            base, output=output, sample_rate=sample_rate, seed=seed, **{**given, **further}
+        ).check()
     labels = [label.strip() for label in (noise_label or "").split(",") if label.strip()]
     recordings = read_recordings(
         clips, noise=noise, noise_labels=labels, groups=groups, validation=validation, seed=seed

@@ -25,7 +25,7 @@ from ossicle.record import json_safe
 from ossicle.separate.training import Schedule, train_separator
 from ossicle.separators.base import Separator
 from ossicle.separators.partitioned_autoencoder import PartitionedAutoencoder
-from ossicle.separators.spectral_gate import SpectralGate
+from ossicle.separators.spectral_gate import KINDS, SpectralGate
 
 Steps = Callable[[int, int, float], None]
 Decoding = Callable[[Progress], None]
@@ -130,18 +130,23 @@ def fit_partitioned_autoencoder(
     def judge(separator: Separator) -> float:
         return alignment(separator, noisy, noise)
 
-    taught = s.teacher == "gate" and s.remix > 0
+    taught = s.teacher != "none" and s.remix > 0
     teacher: Separator | None = None
     if taught:
-        teacher = fit_spectral_gate(recordings, GateSettings(s.sample_rate, seed=s.seed))
+        kinds = KINDS if s.teacher == "gate" else (s.teacher,)
+        gate = GateSettings(s.sample_rate, kinds=kinds, n_valid=s.n_valid, seed=s.seed)
+        teacher = fit_spectral_gate(recordings, gate)
     rounds = s.rounds if taught else 1
     total = rounds * s.steps
     with one_thread():
         _set_band_statistics(net, batches, remix=s.remix > 0)
         best: dict[str, Any] = {}
+        weights: dict[str, torch.Tensor] = {}
+        told: list[float] = []
         for number in range(rounds):
             if teacher is not None:
                 batches.foregrounds = foregrounds(teacher, train.noisy)
+            net.output, net.exponent, net.gate = "mask", EXPONENTS[0], 0.0
             objective = PartitionedTraining(
                 net,
                 penalty=s.penalty,
@@ -171,8 +176,15 @@ def fit_partitioned_autoencoder(
                 progress=progress and _later(progress, number * s.steps, total),
             )
             net.floor_db = s.floor_db
-            best = _chosen_answer(net, judge, s.output, s.gates)
+            found = _chosen_answer(net, judge, s.output, s.gates)
             teacher = net
+            told.append(found["alignment"])
+            if found["alignment"] >= max(told):
+                best = {**found, "round": number + 1}
+                weights = {name: value.clone() for name, value in net.state_dict().items()}
+    net.load_state_dict(weights)
+    net.output, net.exponent, net.gate = best["output"], best["exponent"], best["gate"]
+    best["alignment_of_rounds"] = told
     net.info = _label("partitioned_autoencoder", recordings, asdict(s), best)
     net.info |= {"steps": total, "rounds": rounds}
     net.info |= {"seconds": round(time.perf_counter() - begun, 1)}

@@ -10,7 +10,7 @@ from ossicle.separators.spectral_gate import KINDS
 
 FORMS = ("bands", "paper")
 OUTPUTS = ("auto", "mask", "decoded")
-TEACHERS = ("gate", "none")
+TEACHERS = (*KINDS, "gate", "none")
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,11 @@ class AutoencoderSettings:
         whiten: of the form "bands", see `PartitionedAutoencoder`.
         penalty: lambda, on the foreground's latents of noise alone.
         remix: weight of remixing (`PartitionedTraining`); 0: the loss of the paper alone.
-        teacher: "gate": with remixing, it learns from what a spectral gate makes of recordings,
-            mixed with other noise (`teacher.foregrounds`); "none": from the recordings themselves.
-        rounds: with a teacher, so many times; the second time it is its own teacher, and so on.
+        teacher: with remixing, it learns from what a spectral gate makes of recordings, mixed with
+            other noise (`teacher.foregrounds`): a "running" or "stationary" one, or a "gate" of the
+            kind that has the better alignment; "none": from the recordings themselves.
+        rounds: with a teacher, so many times, the second time it being its own teacher, and so on;
+            the round of the best alignment is taken.
         match: the noise that is added is made like that in the recording, see `matching.matched`.
         even: how far its bands count alike, 0 to 1.
         colour_db: of random filters, the same for a recording and what is added to it.
@@ -59,13 +61,13 @@ class AutoencoderSettings:
     whiten: float = 0.5
     penalty: float = 0.1
     remix: float = 30.0
-    teacher: str = "gate"
+    teacher: str = "running"
     rounds: int = 2
     match: bool = True
     even: float = 0.5
     colour_db: float = 8.0
     weight_decay: float = 1e-4
-    steps: int = 1000
+    steps: int = 1500
     batch_size: int = 16
     crop_s: float = 2.0
     learning_rate: float = 3e-3
@@ -73,7 +75,7 @@ class AutoencoderSettings:
     gates: tuple[float, ...] = (0.0, 0.5, 1.0)
     output: str = "auto"
     floor_db: float = -40.0
-    judge_every: int = 200
+    judge_every: int = 500
     n_valid: int = 100
     valid_s: float = 5.0
     seed: int = 0
@@ -133,7 +135,7 @@ class GateSettings:
     thresholds: tuple[float, ...] = (1.5, 0.5, 1.0, 2.0, 2.5)
     running_thresholds: tuple[float, ...] = (6.0, 0.0, 3.0, 9.0, 12.0)
     time_constants_s: tuple[float, ...] = (2.0, 0.5, 1.0, 4.0)
-    quiet: tuple[float, ...] = (0.5, 0.2)
+    quiet: tuple[float, ...] = (0.2, 0.5)
     slopes_db: tuple[float, ...] = (2.0, 0.5, 4.0)
     smooth_hz: tuple[float, ...] = (100.0, 0.0, 300.0)
     smooth_ms: tuple[float, ...] = (50.0, 0.0, 100.0)

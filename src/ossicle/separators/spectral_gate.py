@@ -66,7 +66,7 @@ class SpectralGate(MaskSeparator):
         threshold: float = 1.5,
         slope_db: float = 2.0,
         floor_db: float = -20.0,
-        quiet: float = 0.5,
+        quiet: float = 0.2,
         time_constant_s: float = 2.0,
         smooth_hz: float = 100.0,
         smooth_ms: float = 50.0,

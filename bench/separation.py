@@ -51,7 +51,11 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "unfolded NMF, tied": ("unfolded_nmf", {"tied": True}),
     "unfolded NMF, untied": ("unfolded_nmf", {}),
     "autoencoder, one layer": ("nonnegative_autoencoder", {}),
-    "autoencoder, several layers": ("nonnegative_autoencoder", {"hidden": (128,)}),
+    "autoencoder, weights of any sign": ("nonnegative_autoencoder", {"nonnegative": False}),
+    "autoencoder, several layers": (
+        "nonnegative_autoencoder",
+        {"hidden": (128,), "n_latents": (64,), "sparsity": (10.0, 30.0)},
+    ),
     "end to end, tied": ("end_to_end", {"tied": True}),
     "end to end, untied": ("end_to_end", {}),
 }
@@ -63,6 +67,7 @@ PAIRS = (
     ("unfolded NMF, untied", "NMF, KL"),
     ("unfolded NMF, untied", "NMF, Euclidean"),
     ("autoencoder, one layer", "NMF, KL"),
+    ("autoencoder, weights of any sign", "NMF, KL"),
     ("autoencoder, several layers", "NMF, KL"),
     ("end to end, tied", "NMF, KL"),
     ("end to end, untied", "NMF, KL"),

@@ -135,6 +135,8 @@ def mix(
     for source, clips in zip(sources, tables, strict=True):
         before = f"{source.name}: " if len(sources) > 1 else ""
         say([f"note: {before}{note}" for note in clips.notes])
+    if len(tables) == 1 and by == "group" and len(tables[0].classes) > 1:
+        say([_told_apart_by(tables[0])])
     try:
         with progress_bar("mixing") as tick:
             done = write_mixtures(
@@ -191,6 +193,16 @@ def _each(option: str, values: list[str] | None, many: int) -> list[str | None]:
         raise OssicleError(f"{option} is given {len(values)} times: give it once, or {many} times")
     given = [None if value.lower() == "auto" else value for value in values]
     return given if len(values) == many else given * many
+
+
+def _told_apart_by(clips: Clips) -> str:
+    """Whom a mixture holds, where the clips' classes may be meant instead of their groups."""
+    names = list(dict.fromkeys(clips.groups()))
+    return (
+        f"note: a mixture's sources are of different groups ({len(names)}: {names[0]}, "
+        f"{names[-1]}, ...); if the {len(clips.classes)} classes are the speakers "
+        f"({clips.classes[0]}, {clips.classes[-1]}, ...), say --by label"
+    )
 
 
 def _line(part: str, info: dict[str, Any]) -> str:

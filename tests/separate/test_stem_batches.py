@@ -73,6 +73,26 @@ def test_like_sources_come_from_different_groups(alike: Mixtures) -> None:
     assert len(pairs) > len(written)  # others than those that were written together
 
 
+def test_speakers_may_be_labels(tmp_path: Path) -> None:
+    table = _clips(tmp_path / "clips", 3)
+    # The frequency is the label now, and each group has clips of all labels.
+    table["label"] = table["group"]
+    table["group"] = [Path(path).stem[-1] for path in table["path"]]
+    settings = MixtureSettings(sample_rate=RATE, duration_s=1.0, disjoint="clips", by="label")
+    counts = {"train": 12}
+    made = write_mixtures([read_clips(table)], tmp_path / "mixtures", settings, counts=counts)
+    batches = StemBatches(made, batch_size=16, crop_s=0.5)
+    for step in range(4):
+        for first, second in batches.batch(step).waveforms:
+            assert _frequency(first) != _frequency(second)
+    # Folders' names tell nothing: there the group does.
+    other = made.table.assign(name1="s1", name2="s2")
+    other["group1"], other["group2"] = made.table["name1"], made.table["name2"]
+    made.table = other
+    for first, second in StemBatches(made, batch_size=16, crop_s=0.5).batch(0).waveforms:
+        assert _frequency(first) != _frequency(second)
+
+
 def test_levels_are_those_of_the_table(alike: Mixtures) -> None:
     batches = StemBatches(alike.part("train"), batch_size=200, crop_s=1.0)
     stems = batches.batch(0).waveforms.double()
@@ -144,6 +164,6 @@ def test_bad_sizes_and_too_few_groups_are_told(alike: Mixtures) -> None:
     with pytest.raises(DataError, match="no mixtures"):
         StemBatches(alike.part("none"), batch_size=4, crop_s=1.0)
     one = part.part("train")
-    one.table = one.table.assign(group1="g0", group2="g0")
+    one.table = one.table.assign(group1="g0", group2="g0", name1="g0", name2="g0")
     with pytest.raises(DataError, match="too few to mix 2"):
         StemBatches(one, batch_size=4, crop_s=0.5)

@@ -4,7 +4,7 @@ Nobody has heard the foreground alone. But what one denoiser makes of a recordin
 that is known, is a recording whose foreground is known, if not a perfect one; what it got wrong is
 another thing each time, and what it got right is not (E. Tzinis, Y. Adi, V. K. Ithapu, B. Xu,
 P. Smaragdis, A. Kumar, "RemixIT: Continual self-training of speech enhancement models via
-bootstrapped remixing", IEEE JSTSP 16(6), 2022, section III).
+bootstrapped remixing", IEEE JSTSP 16(6), 2022, arXiv 2202.08862).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Mixtures of A and B, A and C, B and C share a speaker two by two: as groups of their own they would
 count as independent, and intervals would be too narrow. Here the single groups are drawn again with
 replacement, and an item weighs the product of how often each of its groups was drawn (A. B. Owen,
-"The pigeonhole bootstrap", Annals of Applied Statistics 1(2), 2007, section 4).
+"The pigeonhole bootstrap", Annals of Applied Statistics 1(2), 2007).
 """
 
 from __future__ import annotations

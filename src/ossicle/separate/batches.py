@@ -104,11 +104,11 @@ class StemBatches:
         return Batch(torch.from_numpy(np.stack(stems)), names, rows, self.batch_size)
 
     def _groups(self, mixtures: Mixtures, item_of: dict[str, int]) -> np.ndarray:
-        """(stems,) a number for each one's group."""
+        """(stems,) a number for whom or what each is of."""
         numbers: dict[str, int] = {}
         groups = np.zeros(len(self.stems), np.int64)
         for s in range(1, mixtures.n_sources + 1):
-            columns = mixtures.table[f"source{s}"], mixtures.table[f"group{s}"]
+            columns = mixtures.table[f"source{s}"], mixtures.who(s)
             for path, group in zip(*columns, strict=True):
                 groups[item_of[path]] = numbers.setdefault(group, len(numbers))
         return groups

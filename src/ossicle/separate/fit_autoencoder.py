@@ -75,7 +75,7 @@ class AutoencoderSettings:
     hidden: tuple[int, ...] = ()
     n_latents: tuple[int, ...] = (16, 64)
     activation: str = "abs"
-    nonnegative: bool = True
+    nonnegative: bool = False
     sparsity: tuple[float, ...] = (1.0, 3.0)
     latents: str = "fitted"
     iterations: tuple[int, ...] = (20, 60)
@@ -89,7 +89,7 @@ class AutoencoderSettings:
     silence_db: float = 40.0
     judge_every: int = 200
     patience: int = 0
-    n_valid: int = 40
+    n_valid: int = 100
     seed: int = 0
 
     def check(self) -> AutoencoderSettings:

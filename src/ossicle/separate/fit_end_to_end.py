@@ -55,7 +55,7 @@ def negative_si_sdr(estimates: Tensor, sources: Tensor) -> Tensor:
 def projection(estimates: Tensor, sources: Tensor) -> Tensor:
     """|y|^2 |s|^2 / <y, s>^2, one over the squared cosine of their angle; (..., N) -> (...).
 
-    The cost of Venkataramani, Casebeer & Smaragdis 2017, section 3.3, derived from the
+    In the manner of the costs that Venkataramani, Casebeer & Smaragdis (2017) derive from the
     signal-to-distortion ratio. Bounded at 30 dB: an estimate at a right angle has no other end.
     """
     both = estimates.square().sum(-1) * sources.square().sum(-1)

@@ -139,11 +139,10 @@ def score(
             seconds = _speeds(mixtures, ready)
     order = (*bounds, *ready)
     speeds = {name: float(np.median(seconds.get(name) or [np.nan])) for name in order}
-    members = {
-        str(row["group"]): tuple(str(row[f"group{s + 1}"]) for s in range(mixtures.n_sources))
-        for row in mixtures.table.to_dict("records")
-        if "group1" in row
-    }
+    members: dict[str, tuple[str, ...]] = {}
+    if "group1" in mixtures.table:
+        whose = [mixtures.who(s + 1) for s in range(mixtures.n_sources)]
+        members = dict(zip(mixtures.table["group"].map(str), zip(*whose, strict=True), strict=True))
     return Scores(_table(rows, order), order, speeds, left_out, notes, members)
 
 

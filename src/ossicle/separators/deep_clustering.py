@@ -29,7 +29,7 @@ MIN_NORM = 1e-12
 class DeepClustering(MaskSeparator):
     """A BLSTM gives each time-frequency bin a unit vector; bins of one source lie together.
 
-    log-magnitudes -> BLSTM stack -> linear -> tanh -> unit length (section 3.2 of the paper);
+    log-magnitudes -> BLSTM stack -> linear -> tanh -> unit length;
     K-means over the bins that are not silent, over the whole stretch ("global" there).
 
     Args:
@@ -44,7 +44,7 @@ class DeepClustering(MaskSeparator):
 
     Attributes:
         mask: "binary", as in the paper, or "soft": the softmax of -``sharpness`` times the squared
-            distances to the centres (Isik et al., Interspeech 2016, eq. 3).
+            distances to the centres (Isik et al., Interspeech 2016).
         sharpness: of soft masks.
 
     Raises:
@@ -168,9 +168,9 @@ def ideal_assignment(spectra: Tensor) -> Tensor:
 
 
 def affinity_loss(vectors: Tensor, assignment: Tensor, weight: Tensor) -> Tensor:
-    """||V V' - Y Y'||^2 over the pairs of bins that count, for each item (eq. 1 of the paper).
+    """||V V' - Y Y'||^2 over the pairs of bins that count, for each item.
 
-    In its low-rank form (eq. 2) ||V'V||^2 - 2 ||V'Y||^2 + ||Y'Y||^2, whose products are D x D,
+    In its low-rank form ||V'V||^2 - 2 ||V'Y||^2 + ||Y'Y||^2, whose products are D x D,
     D x S and S x S, divided by the square of the sum of the weights.
 
     Args:
@@ -190,7 +190,7 @@ def whitened_loss(vectors: Tensor, assignment: Tensor, weight: Tensor) -> Tensor
     """D - tr((V'V)^-1 V'Y (Y'Y)^-1 Y'V), over D, for each item.
 
     The k-means objective of the assignment in whitened space: Z.-Q. Wang, J. Le Roux,
-    J. R. Hershey, "Alternative objective functions for deep clustering", ICASSP 2018, eq. 8.
+    J. R. Hershey, "Alternative objective functions for deep clustering", ICASSP 2018.
 
     Args and returns as in `affinity_loss`.
     """

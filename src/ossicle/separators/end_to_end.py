@@ -2,12 +2,11 @@
 
 Symbols: B items, S sources, D filters, L samples of a filter, T frames, N samples; time is last.
 
-Venkataramani, Casebeer & Smaragdis 2017 (arXiv 1705.02514), section 3: a convolution with D filters
-takes the place of the Fourier transform, X = filters * x, one frame every hop. What a spectrogram
-tells is in the modulator, M = softplus(smoothing * |X|); what phases tell is in the carrier,
-P = X / M, which a skip connection takes past the network. The network makes modulators of the
-sources from that of the mixture; the synthesis, a transposed convolution, makes waveforms of
-modulator times carrier.
+Venkataramani, Casebeer & Smaragdis 2017 (arXiv 1705.02514): a convolution with D filters takes the
+place of the Fourier transform, X = filters * x, one frame every hop. What a spectrogram tells is in
+the modulator, M = softplus(smoothing * |X|); what phases tell is in the carrier, P = X / M, which a
+skip connection takes past the network. The network makes modulators of the sources from that of the
+mixture; the synthesis, a transposed convolution, makes waveforms of modulator times carrier.
 
 What stands between is either one network that is trained to separate ("network"), or an
 autoencoder a source whose latents are fitted to the mixture ("autoencoders", Venkataramani,

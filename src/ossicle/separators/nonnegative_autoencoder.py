@@ -2,9 +2,9 @@
 
 Symbols: F frequency bins, T frames, K latents of a source, S sources; time is always last.
 
-Smaragdis & Venkataramani 2017 (arXiv 1609.03296), section 2: an encoder H = g(W+ V) and a decoder
+Smaragdis & Venkataramani 2017 (arXiv 1609.03296): an encoder H = g(W+ V) and a decoder
 V^ = g(W H) take the places of the activations and bases of a factorisation V = W H. One model a
-source is learnt from that source alone. A mixture is taken apart (section 3) with the decoders as
+source is learnt from that source alone. A mixture is taken apart with the decoders as
 they are: the latents of all sources are fitted together, until what the decoders make of them adds
 up to the mixture.
 """
@@ -170,7 +170,7 @@ def fit_latents(
     iterations: int,
     sparsity: float = 0.0,
 ) -> list[Tensor]:
-    """Latents whose decoded sum is like a spectrum: section 3 of Smaragdis & Venkataramani.
+    """Latents whose decoded sum is like a spectrum (Smaragdis & Venkataramani 2017).
 
     Minimises, over H_s >= 0, the divergence of the sum of V^_s = decoder_s(H_s) from V, plus
     sparsity * sum of H_s * prices_s. Resilient back-propagation (Riedmiller & Braun 1993) on the

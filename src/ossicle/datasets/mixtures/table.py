@@ -72,6 +72,19 @@ class Mixtures:
             *(table, self.sources, self.n_sources, self.sample_rate, self.root, list(self.notes))
         )
 
+    def who(self, source: int) -> list[str]:
+        """Of whom or what a source (from 1) is in each mixture: its name, or else its group.
+
+        A label may be the speaker, and then the name tells it; names that are the same in each row
+        are those of roles, or of other tools' folders ("s1"), and tell nobody.
+        """
+        names = [f"name{s + 1}" for s in range(self.n_sources)]
+        told = all(name in self.table for name in names) and any(
+            self.table[name].nunique() > 1 for name in names
+        )
+        column = f"{'name' if told else 'group'}{source}"
+        return [str(value) for value in self.table[column]]
+
     def groups(self) -> np.ndarray:
         """(n,) names of the groups that each mixture holds, joined: the unit of the bootstrap."""
         return self.table["group"].to_numpy(object).astype(str)

@@ -292,15 +292,17 @@ def _row(
     plan: MixturePlan, files: Sequence[str], roles: Sequence[str], settings: MixtureSettings
 ) -> dict[str, Any]:
     groups = [source.pieces[0].clip.group for source in plan.sources]
+    # Like sources are told apart by what they were drawn by, which may be a label.
+    names = [source.pieces[0].clip.identity for source in plan.sources]
     row: dict[str, Any] = {
         "split": plan.part,
-        "group": "+".join(groups if roles else sorted(groups)),
+        "group": "+".join(groups if roles else sorted(names)),
         "mixture": f"{plan.folder}/{files[0]}{settings.suffix}",
     }
     for i, source in enumerate(plan.sources):
         row |= {
             f"source{i + 1}": f"{plan.folder}/{files[i + 1]}{settings.suffix}",
-            f"name{i + 1}": roles[i] if roles else source.pieces[0].clip.identity,
+            f"name{i + 1}": roles[i] if roles else names[i],
             f"group{i + 1}": groups[i],
             f"level_db{i + 1}": source.level_db,
             f"clip{i + 1}": clip_text(source, settings.sample_rate),

@@ -51,7 +51,7 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "unfolded NMF, tied": ("unfolded_nmf", {"tied": True}),
     "unfolded NMF, untied": ("unfolded_nmf", {}),
     "autoencoder, one layer": ("nonnegative_autoencoder", {}),
-    "autoencoder, weights not below 0": ("nonnegative_autoencoder", {"nonnegative": True}),
+    "autoencoder, weights of any sign": ("nonnegative_autoencoder", {"nonnegative": False}),
     "autoencoder, several layers": (
         "nonnegative_autoencoder",
         {"hidden": (128,), "n_latents": (64,), "sparsity": (10.0, 30.0)},
@@ -67,7 +67,7 @@ PAIRS = (
     ("unfolded NMF, untied", "NMF, KL"),
     ("unfolded NMF, untied", "NMF, Euclidean"),
     ("autoencoder, one layer", "NMF, KL"),
-    ("autoencoder, weights not below 0", "NMF, KL"),
+    ("autoencoder, weights of any sign", "NMF, KL"),
     ("autoencoder, several layers", "NMF, KL"),
     ("end to end, tied", "NMF, KL"),
     ("end to end, untied", "NMF, KL"),

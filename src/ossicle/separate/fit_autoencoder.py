@@ -75,7 +75,7 @@ class AutoencoderSettings:
     hidden: tuple[int, ...] = ()
     n_latents: tuple[int, ...] = (16, 64)
     activation: str = "abs"
-    nonnegative: bool = False
+    nonnegative: bool = True
     sparsity: tuple[float, ...] = (1.0, 3.0)
     latents: str = "fitted"
     iterations: tuple[int, ...] = (20, 60)

@@ -524,7 +524,7 @@ MISTAKES = {
     "--set layers=3": "crnn has no keyword 'layers'; it has: causal, channels",
     "--set channels=many": "channels is 'many': it must be int",
     "--set channels": "write it as KEY=VALUE",
-    "--option heat=1": "simclr has no keyword 'heat'; it has: temperature",
+    "--option heat=1": "simclr has no keyword 'heat'; it has: projection, temperature",
     "--option temperature=hot": "temperature is 'hot': it must be float",
     "--optimiser lars": "unknown optimiser 'lars'",
     "--steps 0": "steps is 0: it must be 1 or more",

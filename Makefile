@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test lint format bench bench-gpu lock clean
+.PHONY: setup demo test lint format bench bench-gpu weights lock clean
 
 setup: $(STAMP)
 
@@ -63,6 +63,11 @@ bench: $(STAMP)
 # The same at full width on a GPU; says so where there is none.
 bench-gpu: $(STAMP)
 	$(BIN)/python bench/gpu.py
+
+# The weights that the package carries, and their card: fetches the audio and trains, on a GPU where
+# there is one. Many hours on a CPU; what is done is kept, and a stopped run goes on.
+weights: $(STAMP)
+	$(BIN)/python bench/weights.py
 
 # Exact versions of all that is installed, from the ranges in pyproject.toml. tinysoundfont renders to
 # arrays without pyaudio, which it asks for and which builds nowhere without PortAudio's headers.

@@ -43,6 +43,7 @@ ROWS = [
     ["study", "separate", "inspection"],
     ["denoise"],
     ["benchmark"],
+    ["corpus"],
     ["line", "console"],
     ["cli_options", "cli_report"],
     [

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from ossicle import bundle, embed, read_clips
-from ossicle.backbones import WEIGHTS
+from ossicle.backbones import DEFAULT_BACKBONE, WEIGHTS
 from ossicle.datasets.folds import make_folds
 from ossicle.errors import DownloadError
 from ossicle.leaks import audit
@@ -411,19 +411,20 @@ def test_study_of_layers(ossicle, tmp_path):
     assert (tmp_path / "s.json").is_file()
 
 
-def test_yamnet_end_to_end(ossicle, carried_clips, tmp_path, monkeypatch):
+def test_the_default_end_to_end(ossicle, carried_clips, tmp_path, monkeypatch):
     """The product as a user runs it first, with its default network."""
     monkeypatch.setenv("OSSICLE_OFFLINE", "1")
     try:
-        WEIGHTS["yamnet"].load()
+        WEIGHTS[DEFAULT_BACKBONE].load()
     except DownloadError as error:
-        pytest.skip(f"YAMNet's weights are not in the cache: {error}")
+        pytest.skip(f"the weights of {DEFAULT_BACKBONE} are not in the cache: {error}")
     code, out, _ = ossicle(
         "train", carried_clips, "--quick", "--json", "--workers", 2, "-o", tmp_path / "m"
     )
     assert code == 0
     answer = last_json(out)
     assert answer["n_clips"] == 86
+    assert answer["arguments"]["backbone"] == DEFAULT_BACKBONE
     assert answer["accuracy"] > 0.75
     assert answer["score"]["low"] > 0.6
     code, out, _ = ossicle("predict", tmp_path / "m", carried_clips / "kick")

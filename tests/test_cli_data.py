@@ -66,9 +66,9 @@ def run(*arguments: object) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def test_is_a_verb_with_three_below() -> None:
+def test_is_a_verb_with_four_below() -> None:
     command = typer.main.get_command(data)
-    assert sorted(command.commands) == ["get", "list", "show"]
+    assert sorted(command.commands) == ["corpus", "get", "list", "show"]
 
 
 def test_get(root: Path) -> None:

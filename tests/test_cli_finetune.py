@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from ossicle import bundle
+from ossicle.backbones import DEFAULT_BACKBONE
 from ossicle.finetune import job as station
 from ossicle.model import create_model
 
@@ -136,7 +137,7 @@ WRONG = {
     ("--backbone", "no_such_net"): "unknown backbone 'no_such_net'",
     ("--backbone", "mfcc"): "mfcc has no weights to train",
     ("--backbone", "crnn"): "crnn has no published weights",
-    ("--set", "width=1/8"): "yamnet has no keyword 'width'",
+    ("--set", "wings=1/8"): f"{DEFAULT_BACKBONE} has no keyword 'wings'",
     ("--frontend", "scaling=linear"): "keeps its front end",
     ("--scratch", "--unfreeze", "2"): "--unfreeze is of trained weights",
     ("--scratch", "--no-frozen-norms"): "--no-frozen-norms is of trained weights",

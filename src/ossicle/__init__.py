@@ -10,6 +10,10 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+# The network where none is named: the only place that says so. It stands here because the command
+# line shows it in its help, and ossicle.backbones, which hands it on, loads torch.
+DEFAULT_BACKBONE = "yamnet"
+
 # Public name -> (module, name there).
 _PUBLIC = {
     "AudioClassifier": ("ossicle.classifier", "AudioClassifier"),
@@ -25,7 +29,7 @@ _PUBLIC = {
     "read_clips": ("ossicle.datasets.clips", "read_clips"),
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["DEFAULT_BACKBONE", "__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ossicle import bundle
+from ossicle.backbones import DEFAULT_BACKBONE
 from ossicle.datasets.clips import Clips
 from ossicle.errors import BundleError, DataError, OssicleError
 from ossicle.features import Clip, as_clips, extract
@@ -43,7 +44,7 @@ class AudioClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        backbone: str = "yamnet",
+        backbone: str = DEFAULT_BACKBONE,
         *,
         pretrained: bool = True,
         layers: str | Sequence[str | int] = "all",
@@ -164,7 +165,7 @@ def load(path: str | Path) -> AudioClassifier:
 def from_model(model: Model) -> AudioClassifier:
     """A fitted classifier around a model with a head."""
     classifier = AudioClassifier(
-        model.info.get("name", "yamnet"), pretrained=bool(model.info.get("pretrained"))
+        model.info.get("name", DEFAULT_BACKBONE), pretrained=bool(model.info.get("pretrained"))
     )
     classifier.model_ = model
     classifier.classes_ = np.array(model.classes, dtype=object)

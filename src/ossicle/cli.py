@@ -25,6 +25,7 @@ from ossicle.cli_inspect import inspect_bundle
 from ossicle.cli_mix import mix
 from ossicle.cli_networks import backbones, export_hear
 from ossicle.cli_options import (
+    DEFAULT_BACKBONE,
     Backbone,
     Balance,
     Calibration,
@@ -97,7 +98,7 @@ def evaluate(
     folds: Folds = None,
     groups: Groups = None,
     labels: Labels = None,
-    backbone: Backbone = "yamnet",
+    backbone: Backbone = DEFAULT_BACKBONE,
     keywords: Set = None,
     random: Random = False,
     layers: Layers = "all",
@@ -128,12 +129,13 @@ def evaluate(
 
 @app.command()
 def train(
+    context: typer.Context,
     clips: Source,
     out: Annotated[Path, typer.Option("-o", "--out", help="The bundle to write.")],
     folds: Folds = None,
     groups: Groups = None,
     labels: Labels = None,
-    backbone: Backbone = "yamnet",
+    backbone: Backbone = DEFAULT_BACKBONE,
     keywords: Set = None,
     random: Random = False,
     layers: Layers = "all",
@@ -169,9 +171,12 @@ def train(
         }
         for option in (name for name, given in foreign.items() if given):
             fail(f"{option} is not for --strong: see `ossicle train-detector --help`")
-        given = {"backbone": backbone, "seed": seed}
+        settings: dict[str, Any] = {"seed": seed}
+        said = context.get_parameter_source("backbone")
+        if said is not None and said.name != "DEFAULT":  # detectors have a default of their own
+            settings["backbone"] = backbone
         return train_strong(
-            clips, out, given, groups=groups, keywords=keywords, workers=workers, as_json=as_json
+            clips, out, settings, groups=groups, keywords=keywords, workers=workers, as_json=as_json
         )
     from ossicle import bundle
     from ossicle.line import probe_settings
@@ -221,7 +226,7 @@ app.command("inspect")(inspect_bundle)
 def embed(
     clips: Source,
     out: Annotated[Path, typer.Option("-o", "--out", help="The .parquet file to write.")],
-    backbone: Backbone = "yamnet",
+    backbone: Backbone = DEFAULT_BACKBONE,
     keywords: Set = None,
     random: Random = False,
     layers: Layers = "all",
@@ -256,7 +261,7 @@ def audit(
     folds: Folds = None,
     groups: Groups = None,
     labels: Labels = None,
-    backbone: Backbone = "yamnet",
+    backbone: Backbone = DEFAULT_BACKBONE,
     near: Annotated[bool, typer.Option(help="Also near-duplicates, by the backbone.")] = True,
     workers: Workers = None,
     as_json: Json = False,
@@ -343,7 +348,7 @@ def main() -> None:
 
 def _effective(values: dict[str, Any]) -> dict[str, Any]:
     """The arguments that count, for the record."""
-    hidden = ("as_json", "brief", "summary", "bundle", "fit_model", "probe_settings")
+    hidden = ("context", "as_json", "brief", "summary", "bundle", "fit_model", "probe_settings")
     return {
         name: str(value) if isinstance(value, Path) else value
         for name, value in values.items()

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ossicle.cli_options import Folds, Groups, Json, Labels, NFolds, Seed, Source, Workers
+from ossicle.cli_options import (
+    DEFAULT_BACKBONE,
+    Folds,
+    Groups,
+    Json,
+    Labels,
+    NFolds,
+    Seed,
+    Source,
+    Workers,
+)
 from ossicle.console import answer, say, working
 
 if TYPE_CHECKING:
@@ -21,7 +31,7 @@ def advise(
     clips: Source,
     backbone: Annotated[
         str, typer.Option(help="A name from `ossicle backbones`, hf:NAME, or a bundle.")
-    ] = "yamnet",
+    ] = DEFAULT_BACKBONE,
     source: Annotated[
         Path | None,
         typer.Option(help="Recordings like those that the network learnt from, labelled or not."),

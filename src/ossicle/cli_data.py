@@ -1,4 +1,4 @@
-"""`ossicle data`: the tasks of the open suite, fetched and built."""
+"""`ossicle data`: the tasks of the open suite, fetched and built, and audio to train on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from ossicle.errors import OssicleError
 if TYPE_CHECKING:
     from ossicle.benchmark.recipe import Recipe
 
-data = typer.Typer(no_args_is_help=True, help="Open tasks: fetch, build, list, describe.")
+data = typer.Typer(
+    no_args_is_help=True, help="Open tasks: fetch, build, list, describe; audio to train on."
+)
 
 Folder = Annotated[
     Path | None,
@@ -153,6 +155,76 @@ def data_show(
             f"manifest: {root / name}.csv",
         ]
     answer(lines, told, as_json)
+
+
+@data.command("corpus")
+def data_corpus(
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder of corpus.csv; default: corpus in the data's."),
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="Of packages, notes, tunes, words; again for more. Default: all."),
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="At most so many; packages give way first, all alike.")
+    ] = None,
+    windows: Annotated[
+        int,
+        typer.Option("--windows-per-package", min=1, help="Windows of 4 s taken of a package."),
+    ] = 420,
+    evaluation: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder whose audio must not be in it; again for more."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Of what is taken and rendered.")
+    ] = 0,
+    folder: Folder = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch and render audio to train on, none of it what the open tasks measure.
+
+    Repeats are left out, and what sounds like a clip of an open task that is built, or of a folder
+    named with --evaluation.
+    """
+    from ossicle.corpus.collect import collect
+    from ossicle.corpus.sources import SOURCES
+    from ossicle.line import count_workers
+
+    root = _root(folder)
+    made = collect(
+        (out.expanduser() if out is not None else root / "corpus").absolute(),
+        data=root,
+        sources=source or tuple(SOURCES),
+        evaluation=[path.expanduser() for path in evaluation or ()],
+        windows=windows,
+        hours=hours,
+        seed=seed,
+        workers=count_workers(workers),
+        progress=lambda line: say([line]),
+    )
+    about = made.about
+    left_out = ", ".join(f"{n:,} {why}" for why, n in about["reasons"].items())
+    near = ", ".join(f"{name} {n}" for name, n in about["near_copies"].items())
+    lines = [
+        f"corpus: {about['clips']:,} clips of {about['files']:,} files, {_length(about['hours'])}",
+        *_by("kind", about["by_kind"]),
+        *_by("licence", about["by_licence"]),
+        *_by("package", about["by_package"]),
+        f"  compared with: {', '.join(about['evaluation']) or 'no evaluation set is at hand'}",
+        *([f"  files like a clip of an evaluation set: {near}"] if near else []),
+        *([f"  left out: {left_out}; named in corpus.json"] if left_out else []),
+        *(f"  note: {note}" for note in about["notes"]),
+        f"  manifest: {made.manifest}",
+    ]
+    answer(lines, {**_told(about), "manifest": made.manifest}, as_json)
+
+
+def _by(what: str, hours: dict[str, float]) -> list[str]:
+    return [f"  {what} {name}: {_length(some)}" for name, some in hours.items()]
 
 
 def _all() -> dict[str, Recipe]:

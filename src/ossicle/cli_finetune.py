@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ossicle.cli_options import (
+    DEFAULT_BACKBONE,
     Backbone,
     Folds,
     Groups,
@@ -37,7 +38,7 @@ def finetune(
     folds: Folds = None,
     groups: Groups = None,
     labels: Labels = None,
-    backbone: Backbone = "yamnet",
+    backbone: Backbone = DEFAULT_BACKBONE,
     keywords: Set = None,
     scratch: Annotated[
         bool, typer.Option("--scratch", help="From random weights: nothing is transferred.")

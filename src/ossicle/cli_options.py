@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+import ossicle
+
+DEFAULT_BACKBONE = ossicle.DEFAULT_BACKBONE
+
 Source = Annotated[
     Path,
     typer.Argument(help="Folder per class, folder with metadata.csv, or a CSV/Parquet manifest."),

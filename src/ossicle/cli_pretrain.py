@@ -21,12 +21,18 @@ def pretrain(
         "pretrained.ossicle"
     ),
     objective: Annotated[
-        str, typer.Option(help="simclr, byol, cpc, supervised or joint.")
+        str, typer.Option(help="simclr, byol, cpc, supervised, joint or distill.")
     ] = "simclr",
     backbone: Annotated[
         str, typer.Option(help="A name from `ossicle backbones`.")
     ] = "slowfast_nfnet_f0",
     keywords: Set = None,
+    teachers: Annotated[
+        str, typer.Option(help="Of distill: networks with weights, with commas.")
+    ] = "",
+    windows: Annotated[
+        str, typer.Option(help="Of distill: seconds of the windows, with commas.")
+    ] = "1,2,4",
     options: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="Of the objective: temperature=0.2."),
@@ -100,6 +106,8 @@ def pretrain(
         backbone=backbone,
         config=parse_keywords(keywords or [], BACKBONES[backbone], backbone),
         options=parse_keywords(options or [], run.OBJECTIVES[objective], objective),
+        teachers=tuple(name.strip() for name in teachers.split(",") if name.strip()),
+        window_s=_seconds(windows),
         pretrained=pretrained,
         balance=balance,
         held_out=held_out,
@@ -123,7 +131,7 @@ def pretrain(
     )
     source = None
     if clips is not None:
-        labelled = objective in run.LABELLED
+        labelled = objective in run.LABELLED or bool(settings.options.get("labels"))
         if tag_table is not None:
             source = read_tag_table(tag_table, clips, min_score=min_score)
         else:
@@ -135,6 +143,9 @@ def pretrain(
     say([f"note: {note}" for note in source.notes] if source is not None else [])
     with progress_bar("decoding") as tick:
         run.decode_all(source, settings, workers=count_workers(workers), progress=tick)
+    if objective == "distill":
+        with progress_bar("asking teachers") as tick:
+            run.ask_teachers(source, settings, workers=count_workers(workers), progress=tick)
     try:
         with steps_of("training") as progress:
             done = run.pretrain(
@@ -182,3 +193,10 @@ def pretrain(
     elif objective in run.LABELLED and held_out:
         lines.insert(1, "not scored: the groups held out have one class only")
     answer(lines, told, as_json)
+
+
+def _seconds(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise OssicleError(f"windows {text!r}: give seconds with commas, such as 1,2,4") from error

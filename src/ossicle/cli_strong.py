@@ -34,9 +34,9 @@ def train_detector(
     inputs: Annotated[
         str, typer.Option(help="mel, features (of the frozen backbone) or both.")
     ] = "features",
-    backbone: Annotated[str, typer.Option(help="Whose frames are read; it stays frozen.")] = (
-        "yamnet"
-    ),
+    backbone: Annotated[
+        str | None, typer.Option(help="Whose frames are read; it stays frozen; default yamnet.")
+    ] = None,
     keywords: Set = None,
     epochs: Annotated[int | None, typer.Option(help="At most; default 12, or 300 steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows a step.")] = None,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ossicle.cli_options import Backbone, Json, Labels, NFolds, Seed, Set, Workers
+from ossicle.cli_options import DEFAULT_BACKBONE, Backbone, Json, Labels, NFolds, Seed, Set, Workers
 from ossicle.console import answer, counts, progress_bar, say, working
 from ossicle.errors import OssicleError
 
@@ -37,7 +37,7 @@ def study_layers(
         typer.Option(help="Column, '/regex/', 'runs:K' or 'none'; as often as --folds."),
     ] = None,
     labels: Labels = None,
-    backbone: Backbone = "yamnet",
+    backbone: Backbone = DEFAULT_BACKBONE,
     keywords: Set = None,
     random: Annotated[
         bool, typer.Option("--random", help="Study random weights instead of the trained ones.")

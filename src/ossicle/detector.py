@@ -24,6 +24,9 @@ from ossicle.frontend import FrontEnd, create_frontend
 from ossicle.heads import Head
 from ossicle.model import Model, channels_last, create_model
 
+# Not ossicle.DEFAULT_BACKBONE: every layer of a base must be frames in their order of time, and
+# what docs/results says of detectors was measured with this one.
+DEFAULT_BASE = "yamnet"
 # Of a window, the share that the next one hears too.
 OVERLAP = 0.25
 # Recurrent layers go through several windows nearly as fast as through one.
@@ -293,7 +296,7 @@ def create_detector(
     classes: Sequence[str],
     backbone: str = "frame_crnn",
     *,
-    base: str | Model | None = "yamnet",
+    base: str | Model | None = DEFAULT_BASE,
     pretrained: bool = True,
     attention: bool = True,
     seed: int = 0,

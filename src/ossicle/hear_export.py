@@ -20,12 +20,11 @@ from torch import Tensor, nn
 
 from ossicle import bundle
 from ossicle.audio import resample
-from ossicle.backbones import WEIGHTS, is_family
+from ossicle.backbones import DEFAULT_BACKBONE, WEIGHTS, is_family
 from ossicle.errors import OssicleError
 from ossicle.model import Model, create_model
 from ossicle.record import replaced
 
-DEFAULT = "yamnet"
 HOP_MS = 50.0
 # Rates at which the benchmark has its sounds; a network of another hears them resampled.
 SAMPLE_RATES = (16_000, 22_050, 44_100, 48_000)
@@ -88,13 +87,13 @@ def load_model(model_file_path: str = "") -> HEARModel:
 
     Args:
         model_file_path: a bundle, of which the layers that its head reads are used, or a backbone,
-            of which all are: a name from `ossicle backbones` or one of a family; "" is yamnet.
-            Published weights are loaded where there are any.
+            of which all are: a name from `ossicle backbones` or one of a family; "" is
+            ``ossicle.DEFAULT_BACKBONE``. Published weights are loaded where there are any.
 
     Raises:
         OssicleError: neither a bundle nor a backbone.
     """
-    what = model_file_path or DEFAULT
+    what = model_file_path or DEFAULT_BACKBONE
     if Path(what).is_dir() or what.endswith("/"):
         model = bundle.load(what)
         if model.readout:

@@ -174,11 +174,11 @@ def fit(
     if first and finished is not None and finished():
         steps = first
     objective.to(fabric.device)
-    module, optimiser = fabric.setup(objective, optimiser)
+    module, optimiser = fabric.setup(_AsHanded(objective), optimiser)
     writer = Log(folder if rank == 0 else None, history, first)
     start = saved = time.perf_counter()
     waited = 0.0
-    done = first
+    done, items = first, 0
 
     def save() -> None:
         if path is not None:
@@ -207,7 +207,8 @@ def fit(
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
             module.train()
-            loss, numbers = module(_on(batch, fabric.device), step)
+            given = _on(batch, fabric.device)
+            loss, numbers = module(lambda given=given: given, step)
             _check_finite(loss, batch, number, fabric)
             optimiser.zero_grad(set_to_none=True)
             fabric.backward(loss)
@@ -216,6 +217,8 @@ def fit(
             optimiser.step()
             objective.after_update(step)
             done = number + 1
+            # Batches may differ in size; an earlier run's are taken to have been like this one's.
+            items = (items or first * batch.size) + batch.size
             now = time.perf_counter()
             if done % log_every == 0 or done == steps:
                 speed = (done - first) / (now - start)
@@ -229,7 +232,7 @@ def fit(
                 fabric.barrier()
                 ended |= finished is not None and _any(finished(), fabric)
             if progress is not None:
-                progress(done, steps, done * batch.size * batches.seconds_per_item)
+                progress(done, steps, items * batches.seconds_per_item)
             # Asked of all processes together, so that they save the same step.
             asked = _any(stop.is_set(), fabric)
             if asked or _any(now - saved > 60 * checkpoint_minutes, fabric) or ended:
@@ -243,6 +246,18 @@ def fit(
                 break
     seconds = time.perf_counter() - start
     return Trained(done, writer.lines, seconds, waited / max(seconds, 1e-9))
+
+
+class _AsHanded(nn.Module):
+    """Fabric would round what it sees of a batch to 16 bits; a waveform's quiet parts need 32."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, given: Callable[[], Batch], step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective's own."""
+        return self.objective(given(), step)
 
 
 def _one_cpu_process() -> Any:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossicle import bundle
+from ossicle.backbones import DEFAULT_BACKBONE
 from ossicle.cli import app
 from ossicle.errors import OssicleError
 from ossicle.finetune.models import build, renewed
@@ -20,16 +21,18 @@ from ossicle.finetune.strategy import SCRATCH, Strategy
 from ossicle.model import create_model
 
 TEXTS = {
-    "probe backbone=yamnet": Strategy(),
-    "probe": Strategy("probe", "yamnet"),
+    "probe backbone=yamnet": Strategy("probe", "yamnet"),
+    "probe": Strategy("probe", DEFAULT_BACKBONE),
     "probe backbone=mfcc layers=1-3,last pooling=mean,max probe=svm choose_layers=true": Strategy(
         "probe", "mfcc", layers="1-3,last", pooling="mean,max", probe="svm", choose_layers=True
     ),
     "probe backbone=crnn random=true set.channels=4": Strategy(
         "probe", "crnn", random=True, config={"channels": 4}
     ),
-    "finetune backbone=yamnet unfreeze=4 epochs=20 learning-rate=1e-3": Strategy(
-        "finetune", settings=FinetuneSettings(unfreeze=4, epochs=20, learning_rate=1e-3)
+    "finetune unfreeze=4 epochs=20 learning-rate=1e-3": Strategy(
+        "finetune",
+        DEFAULT_BACKBONE,
+        settings=FinetuneSettings(unfreeze=4, epochs=20, learning_rate=1e-3),
     ),
     "finetune backbone='my nets/a.ossicle' unfreeze=head frozen_norms=no crop_s=none": Strategy(
         "finetune",
@@ -111,7 +114,7 @@ WRONG = {
     "finetune unfreeze=some": "unfreeze 'some'",
     "finetune augment=loud": "unknown augment 'loud'",
     "probe epochs=3": "a probe has no epochs",
-    "probe set.width=2": "yamnet has no keyword 'width'",
+    "probe set.wings=2": f"{DEFAULT_BACKBONE} has no keyword 'wings'",
     "probe backbone=mine.ossicle set.width=2": r"mine\.ossicle brings its own configuration",
     "scratch backbone=mine.ossicle frontend.fmax=2": "brings its own front end",
     "finetune frontend.scaling=linear": "keeps its front end",

@@ -14,6 +14,7 @@ from ossicle.advise.cases import further, place
 from ossicle.advise.expect import beyond, expect, recommended
 from ossicle.advise.measure import SAMPLE, measure
 from ossicle.advise.verify import LIMIT, judge, verification_sample, verify
+from ossicle.backbones import DEFAULT_BACKBONE
 from ossicle.datasets.clips import Clips
 from ossicle.errors import OssicleError
 from ossicle.finetune.strategy import Strategy
@@ -23,7 +24,7 @@ from ossicle.transfer.protocol import choose_protocol
 
 def advise(
     clips: Clips,
-    backbone: str = "yamnet",
+    backbone: str = DEFAULT_BACKBONE,
     *,
     source: Clips | None = None,
     only: Sequence[str] | None = None,

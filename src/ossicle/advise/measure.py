@@ -18,7 +18,7 @@ from ossicle import bundle
 from ossicle.advise.quick import chance_of, quick_scores, sample_clips
 from ossicle.advise.source import head_evidence, source_distance
 from ossicle.advise.task_size import sound, task_size
-from ossicle.backbones import BACKBONES, WEIGHTS, is_family
+from ossicle.backbones import BACKBONES, DEFAULT_BACKBONE, WEIGHTS, is_family
 from ossicle.datasets.clips import Clips
 from ossicle.datasets.folds import Folds
 from ossicle.errors import DataError
@@ -56,7 +56,7 @@ class Measured(NamedTuple):
 
 def measure(
     clips: Clips,
-    backbone: str = "yamnet",
+    backbone: str = DEFAULT_BACKBONE,
     *,
     source: Clips | None = None,
     limit: int = SAMPLE,

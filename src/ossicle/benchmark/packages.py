@@ -36,8 +36,8 @@ _TEXTS = (
     ".txt", ".md", ".csv", ".tsv", ".xml", ".json", ".cfg", ".conf", ".ini", ".lua", ".lab",
     ".properties", ".theme", ".soundtheme", ".h2song", "/copyright", "/readme",
 )
-# .gsm: speech without a header, which needs to be told its rate.
-_MUSIC = (".sf2", ".sf3", ".mma", ".mid", ".midi", ".kar", ".gsm")
+# .gsm: speech without a header, which needs to be told its rate; .pat: instruments of a sound card.
+_MUSIC = (".sf2", ".sf3", ".pat", ".mma", ".mid", ".midi", ".kar", ".gsm")
 # fmt: on
 _RECORD = ".package.json"
 _STALE_S = 24 * 3600.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from ossicle.backbones import BACKBONES
+from ossicle.backbones import BACKBONES, DEFAULT_BACKBONE
 from ossicle.errors import OssicleError
 from ossicle.finetune.settings import FinetuneSettings
 from ossicle.frontend import FRONTENDS
@@ -40,7 +40,7 @@ class Strategy:
     """
 
     kind: str = "probe"
-    backbone: str = "yamnet"
+    backbone: str = DEFAULT_BACKBONE
     random: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
     frontend: Mapping[str, Any] = field(default_factory=dict)

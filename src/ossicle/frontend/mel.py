@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
@@ -138,6 +139,14 @@ class FilterBank(nn.Module):
         return torch.cat(products, dim=-2)
 
 
+def raised(waveform: Tensor, least_db: float) -> Tensor:
+    """Each of (B, N) amplified to a root mean square of ``least_db`` (full scale: 0), if below."""
+    # float64: the squares of what is all but silent are not float32 numbers.
+    rms = waveform.double().square().mean(-1, keepdim=True).sqrt()
+    gain = 10 ** (least_db / 20) / torch.where(rms > 0, rms, torch.inf)
+    return (waveform * gain.clamp(min=1.0)).to(waveform.dtype)
+
+
 class LogMel(FrontEnd):
     """Mel spectrogram, by default in decibels: (B, N) -> (B, 1, n_mels, T).
 
@@ -159,6 +168,8 @@ class LogMel(FrontEnd):
         center, pad_mode, window, window_align: see ``Spectrogram``, also for the number of
             frames and for short clips.
         preemphasis: a; not 0, the input is x[n + 1] - a x[n], a sample shorter.
+        least_db: root mean square, in dB of full scale (1), to which a quieter waveform is raised
+            before all else; silence stays silence. None: every waveform as it is.
 
     Attributes:
         frequencies: (n_mels,) centres of the bands, Hz.
@@ -171,6 +182,7 @@ class LogMel(FrontEnd):
     """
 
     preemphasis: float
+    least_db: float | None
 
     def __init__(
         self,
@@ -199,8 +211,11 @@ class LogMel(FrontEnd):
         scale: float = 1.0,
         shift: float = 0.0,
         preemphasis: float = 0.0,
+        least_db: float | None = None,
     ) -> None:
         super().__init__(locals())
+        if least_db is not None and not math.isfinite(least_db):
+            raise OssicleError(f"least_db is {least_db!r}: it must be finite, or None")
         if not 0 <= preemphasis <= 1:
             raise OssicleError(f"preemphasis is {preemphasis!r}: it must be from 0 to 1")
         filters = mel_filters(
@@ -256,6 +271,8 @@ class LogMel(FrontEnd):
 
     def transform(self, waveform: Tensor) -> Tensor:
         """(B, N) float32 -> (B, n_mels, T)."""
+        if self.least_db is not None:
+            waveform = raised(waveform, self.least_db)
         if self.preemphasis > 0:
             waveform = waveform[:, 1:] - self.preemphasis * waveform[:, :-1]
         return self.rescale(self.spectrogram(waveform, self.filter_bank))

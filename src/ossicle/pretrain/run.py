@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable
@@ -17,19 +16,21 @@ from ossicle import bundle
 from ossicle.datasets.clips import Clips, class_members
 from ossicle.errors import DataError, OssicleError
 from ossicle.features import Progress, as_clips
-from ossicle.heads import Head
 from ossicle.model import Model, create_model
 from ossicle.pretrain.crops import CropBatches
-from ossicle.pretrain.joint import Joint
+from ossicle.pretrain.finished import finished_model
+from ossicle.pretrain.lessons import Lessons, prepare_lessons, read_facets
 from ossicle.pretrain.monitor import Monitor
 from ossicle.pretrain.objective import Pretraining
 from ossicle.pretrain.optimiser import clip_adaptively, create_optimiser, warm_up_cosine
 from ossicle.pretrain.processes import create_fabric, errors_of_processes
 from ossicle.pretrain.settings import LABELLED, OBJECTIVES, QUEUE, RECIPES, Settings
-from ossicle.pretrain.supervised import Supervised, held_out_scores, split_groups
+from ossicle.pretrain.supervised import held_out_scores, split_groups
 from ossicle.pretrain.synthetic import SyntheticBatches
+from ossicle.pretrain.teachers import keep_with_run
 from ossicle.pretrain.views import create_views
 from ossicle.pretrain.waveforms import decode_cached, key
+from ossicle.pretrain.windows import WindowBatches
 from ossicle.record import json_safe, record, write_json
 from ossicle.train import Batches, Trained, fit
 
@@ -98,7 +99,9 @@ def pretrain(
         _, held_out = split_groups(clips, settings.held_out, settings.seed)
     fabric = create_fabric(settings)
     job = _Job(clips, held_out, out, settings, probe, probe_every, checkpoint_minutes, workers)
-    decode_all(clips, settings, workers=workers)  # before the processes part
+    # Before the processes part.
+    decode_all(clips, settings, workers=workers)
+    ask_teachers(clips, settings, workers=workers)
     launch: Any = fabric.launch
     if settings.devices == 1:
         threads = torch.get_num_threads()
@@ -120,11 +123,17 @@ def check_run(clips: Clips | None, out: Path, settings: Settings) -> None:
     s = settings.check()
     if out.exists() and not bundle.is_bundle(out):
         raise OssicleError(f"{out}: is there already and is not a bundle; choose another name")
-    if clips is None and s.objective in (*LABELLED, "cpc"):
+    if clips is None and s.objective in (*LABELLED, "cpc", "distill"):
         raise DataError(f"{s.objective} needs recordings: pass a folder or a manifest")
     if clips is not None and s.objective in LABELLED and clips.task == "regression":
         raise DataError(f"{s.objective} needs classes or tags, these labels are numbers")
-    _Job(clips, None, out, s, None, 0, 0.0, 1).objective(_new_model(s))
+    model = _new_model(s)
+    if s.objective == "distill" and min(s.window_s) < model.clip.min_s:
+        raise OssicleError(
+            f"windows of {min(s.window_s):g} s: {s.backbone} hears {model.clip.min_s:g} s or more "
+            "at once; choose longer ones"
+        )
+    _Job(clips, None, out, s, None, 0, 0.0, 1).objective(model)
     create_fabric(s)
 
 
@@ -142,6 +151,24 @@ def decode_all(
     """
     if clips is not None:
         decode_cached(clips, _new_model(settings).sample_rate, workers, progress)
+
+
+def ask_teachers(
+    clips: Clips | None,
+    settings: Settings,
+    *,
+    workers: int = 1,
+    progress: Callable[[Progress], None] | None = None,
+) -> Lessons | None:
+    """Have teachers hear every window, where `pretrain` finds it; again it costs nothing.
+
+    Raises:
+        OssicleError: clips or teachers cannot be used.
+    """
+    if clips is None or settings.objective != "distill":
+        return None
+    rate = _new_model(settings).sample_rate
+    return prepare_lessons(clips, rate, settings, workers=workers, progress=progress)
 
 
 def _new_model(s: Settings) -> Model:
@@ -195,8 +222,9 @@ class _Job:
         model = _new_model(s)
         # Told at the start: the checkout may change while a run goes on.
         info = {**model.info, "training": record(asdict(s), seed=s.seed)}
-        objective = self.objective(model)
-        batches, hours, skipped = self._batches(model, objective)
+        lessons = ask_teachers(self.clips, s)
+        objective = self.objective(model, lessons)
+        batches, hours, skipped = self._batches(model, objective, lessons)
         per_epoch = getattr(batches, "steps_per_epoch", 1000)
         steps = s.steps or max(1, round(s.epochs * per_epoch))
         free = "nfnet" in s.backbone
@@ -207,6 +235,10 @@ class _Job:
             monitor = Monitor(self.probe, model, objective, workers=self.workers)
             monitor.check()
         folder = training_folder(self.out)
+        if lessons is not None:
+            info["teachers"] = lessons.targets.licences
+            if fabric.global_rank == 0:
+                keep_with_run(lessons.targets, folder)
         trained = fit(
             objective,
             batches,
@@ -223,7 +255,7 @@ class _Job:
             monitor_every=self.probe_every,
             progress=progress,
         )
-        finished = self._finished(model, objective, info, hours, trained)
+        finished = finished_model(model, objective, s, self.clips, info, hours, trained.steps)
         scores = None
         if fabric.global_rank == 0:
             if self.held_out is not None and self.clips is not None:
@@ -236,8 +268,11 @@ class _Job:
             bundle.save(finished, self.out)
         return Pretrained(finished, trained, hours, skipped, self.out, folder, scores)
 
-    def objective(self, model: Model) -> Pretraining:
-        """The model's backbone with all that it is trained with."""
+    def objective(self, model: Model, lessons: Lessons | None = None) -> Pretraining:
+        """The model's backbone with all that it is trained with.
+
+        Without lessons that of "distill" has the right shape for one made-up teacher: a check.
+        """
         s = self.settings
         kind = OBJECTIVES[s.objective]
         n_samples = round(_crop_s(s, model) * model.sample_rate)
@@ -249,6 +284,22 @@ class _Job:
         if s.objective in LABELLED:
             assert self.clips is not None
             options |= {"num_classes": len(self.clips.classes), "task": self.clips.task}
+        if s.objective == "distill":
+            assert self.clips is not None
+            facets = read_facets(self.clips) if lessons is None and options.get("labels") else None
+            facets = lessons.facets if lessons is not None else facets
+            if options.get("labels") and (facets is None or not facets.classes):
+                raise DataError(
+                    "labels count, but none of the form NAME:VALUE has two values of enough clips: "
+                    "see the page about pre-training, or leave out labels"
+                )
+            options["facets"] = (
+                {}
+                if facets is None
+                else {name: len(values) for name, values in facets.classes.items()}
+            )
+            options["sizes"] = {"teacher": 1} if lessons is None else lessons.targets.sizes
+            options["variances"] = torch.ones(1) if lessons is None else lessons.variances
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(s.seed)  # of projectors, which torch's constructors draw
             try:
@@ -260,9 +311,20 @@ class _Job:
         return objective
 
     def _batches(
-        self, model: Model, objective: Pretraining
+        self, model: Model, objective: Pretraining, lessons: Lessons | None
     ) -> tuple[Batches, float, list[tuple[int, str, str]]]:
         s = self.settings
+        if lessons is not None:
+            sounds = lessons.waveforms
+            windows = WindowBatches(
+                sounds,
+                lessons.windows,
+                lessons.values,
+                batch_size=s.batch_size,
+                world=s.devices,
+                seed=s.seed,
+            )
+            return windows, sounds.seconds / 3600, sounds.skipped
         real: CropBatches | None = None
         hours, skipped = 0.0, []
         if self.clips is not None:
@@ -306,50 +368,14 @@ class _Job:
     def _fingerprint(self, sample_rate: int, steps: int) -> str:
         """The same for the same run; where it runs is no part of it."""
         same = asdict(replace(self.settings, steps=steps, epochs=1.0, accelerator="", devices=1))
+        if self.settings.objective != "distill":
+            for name in ("teachers", "window_s"):
+                same.pop(name)
         recordings = "" if self.clips is None else key(as_clips(self.clips), sample_rate)
         labels: list[Any] = []
-        if self.clips is not None and self.settings.objective in LABELLED:
+        if self.clips is not None and (
+            self.settings.objective in LABELLED or self.settings.options.get("labels")
+        ):
             labels = [self.clips.classes, self.clips.y().tolist()]
         text = json.dumps(json_safe([same, recordings, labels]), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def _finished(
-        self,
-        model: Model,
-        objective: Pretraining,
-        info: dict[str, Any],
-        hours: float,
-        trained: Trained,
-    ) -> Model:
-        s = self.settings
-        backbone = copy.deepcopy(objective.result).cpu()
-        backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        head: Head | None = None
-        readout: tuple[str, ...] = ()
-        classes: tuple[str, ...] = ()
-        if isinstance(objective, Supervised | Joint):
-            assert self.clips is not None
-            weight, bias = objective.head_layer()
-            head = Head.from_layers([(weight.cpu(), bias.cpu())])
-            readout, classes = (f"{model.layers[-1]}/mean",), self.clips.classes
-        source = "synthetic sounds" if self.clips is None else f"{hours:.1f} h of recordings"
-        source += " and synthetic sounds" if self.clips is not None and s.synthetic else ""
-        licences = [info["licence"]] if s.pretrained else []
-        licences += [] if self.clips is None else ["that of the recordings it was trained on"]
-        begun = ", from published weights" if s.pretrained else ""
-        info |= {
-            "pretrained": True,
-            "weights": f"{s.objective} on {source}, {trained.steps} steps, seed {s.seed}{begun}",
-            "licence": "; and ".join(licences) or "none needed",
-        }
-        finished = Model(
-            model.frontend,
-            backbone,  # type: ignore[arg-type]
-            clip=model.clip,
-            readout=readout,
-            head=head,
-            classes=classes,
-            task=self.clips.task if head is not None and self.clips is not None else "classes",
-            info=info,
-        )
-        return finished.eval().requires_grad_(False)

@@ -8,17 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ossicle.errors import OssicleError
+from ossicle.features import MIN_DURATION_S
 from ossicle.pretrain.byol import BYOL
 from ossicle.pretrain.cpc import CPC
+from ossicle.pretrain.distill import Distill
 from ossicle.pretrain.joint import Joint
 from ossicle.pretrain.objective import Pretraining
 from ossicle.pretrain.optimiser import OPTIMISERS
 from ossicle.pretrain.simclr import SimCLR
 from ossicle.pretrain.supervised import Supervised
+from ossicle.pretrain.teachers import check_teachers
+from ossicle.pretrain.windows import LENGTHS_S
 
 OBJECTIVES: dict[str, type[Pretraining]] = {
     "byol": BYOL,
     "cpc": CPC,
+    "distill": Distill,
     "joint": Joint,
     "simclr": SimCLR,
     "supervised": Supervised,
@@ -27,6 +32,7 @@ OBJECTIVES: dict[str, type[Pretraining]] = {
 RECIPES = {
     "byol": "byol",
     "cpc": "plain",
+    "distill": "contrast",
     "joint": "contrast",
     "simclr": "contrast",
     "supervised": "mask",
@@ -59,6 +65,8 @@ class Settings:
         held_out: share of the groups that labelled objectives are scored on, not trained.
         synthetic: share of pairs from the synthesiser, all of them where there are no clips.
         delta: how far the two sounds of a synthetic pair lie apart, 0 to 1.
+        teachers: of "distill", whose words on every window are learnt; names with weights.
+        window_s: of "distill": lengths of the windows, in seconds.
         options: further keywords of the objective.
         seed: of everything drawn.
         precision: of Lightning Fabric: "32-true", "bf16-mixed", ...
@@ -85,6 +93,8 @@ class Settings:
     held_out: float = 0.1
     synthetic: float = 0.0
     delta: float = 0.25
+    teachers: tuple[str, ...] = ()
+    window_s: tuple[float, ...] = LENGTHS_S
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     precision: str = "32-true"
@@ -100,6 +110,15 @@ class Settings:
         if self.objective not in OBJECTIVES:
             known = ", ".join(OBJECTIVES)
             raise OssicleError(f"unknown objective {self.objective!r}: choose one of {known}")
+        if self.objective == "distill":
+            check_teachers(self.teachers)
+            if not self.window_s or not all(MIN_DURATION_S <= s < math.inf for s in self.window_s):
+                told = ", ".join(f"{s:g}" for s in self.window_s) or "none"
+                raise OssicleError(f"windows in seconds: {told}; choose {MIN_DURATION_S} or more")
+            if self.synthetic:
+                raise OssicleError("distill has no synthetic pairs: leave out synthetic")
+        elif self.teachers:
+            raise OssicleError(f"{self.objective} has no teachers: they are for distill")
         if self.optimiser not in OPTIMISERS:
             known = ", ".join(OPTIMISERS)
             raise OssicleError(f"unknown optimiser {self.optimiser!r}: choose one of {known}")

@@ -94,6 +94,10 @@ class Views(nn.Module):
     @torch.no_grad()
     def forward(self, batch: Batch, step: Step) -> list[Tensor]:
         """V pictures (b, 1, F, T), in the memory format in which convolutions are fastest."""
+        with torch.autocast(batch.waveforms.device.type, enabled=False):
+            return self._pictures(batch, step)
+
+    def _pictures(self, batch: Batch, step: Step) -> list[Tensor]:
         pictures, plain = [], []
         for view in range(batch.waveforms.shape[1]):
             crops = batch.waveforms[:, view]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ossicle.detector import DEFAULT_BASE
 from ossicle.errors import OssicleError
 
 INPUTS = ("mel", "features", "both")
@@ -48,7 +49,7 @@ class StrongSettings:
     """
 
     inputs: str = "features"
-    backbone: str = "yamnet"
+    backbone: str = DEFAULT_BASE
     epochs: int | None = None
     batch_size: int = 16
     learning_rate: float = 2e-3

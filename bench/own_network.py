@@ -1,0 +1,318 @@
+"""Our own network measured: `python bench/own_network.py` writes docs/results/own_network.*.
+
+Parts, each kept in build/bench/own_network/PART.json, so that one can be made anew with --only:
+
+- five: the measuring sets, beside yamnet and efficientat_mn04, paired;
+- open: its row on the open suite's board in build/benchmark/open;
+- speed: size, and seconds for the same audio beside yamnet, in one run;
+- runs: training runs on the development tasks, each against the run that it changes;
+- curves: scores against hours of audio and against epochs.
+
+Runs that were not made are left out and told; `--only train` makes them. Every choice was made by
+the development tasks (`own_network_tasks.py`), which share no package, preset or voice with the
+training audio; the measuring sets and the open suite are for reporting alone. Needs the measuring
+data: the folder `data` in OSSICLE_SHARED (default: ../shared beside the repository).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import own_network_curves as curves
+import own_network_page as page
+import own_network_runs as runs
+import own_network_speed as speed
+from own_network_scores import FOLDER, ROOT, Network, Set, dev_sets, five_sets, scored
+
+from ossicle.backbones import BACKBONES
+from ossicle.benchmark.critical_difference import ranks
+from ossicle.benchmark.open_suite.recipes import RECIPES
+from ossicle.benchmark.results import Results
+from ossicle.benchmark.suite_scores import collect
+from ossicle.finetune.strategy import Strategy
+from ossicle.heads import count_parameters
+from ossicle.line import pick_model
+from ossicle.record import json_safe, record, write_json
+from ossicle.study.outputs import write_study
+
+BOARD = Path("build/benchmark/open")
+# Networks of at most so many parameters are what it is measured against.
+SMALL = 10_000_000
+YAMNET = Network("yamnet, all layers", "yamnet")
+OTHERS = (
+    YAMNET,
+    Network("yamnet, last layer", "yamnet", ("--layers", "last", "--pooling", "mean")),
+    Network("efficientat_mn04, all layers", "efficientat_mn04"),
+)
+
+
+class Asked(argparse.Namespace):
+    """What the command line says."""
+
+    network: str
+    title: str
+    only: list[str] | None
+    workers: int
+    repeats: int
+    out: Path
+    dev: Path
+
+
+def ours(asked: Asked) -> Network:
+    """The network that is measured."""
+    return Network(f"{asked.title}, all layers", asked.network)
+
+
+def five(asked: Asked) -> dict[str, Any]:
+    """The measuring sets: scores, means, and differences to YAMNet, all layers."""
+    network = ours(asked)
+    random = Network(f"{asked.title}, random weights", asked.network, ("--random",))
+    networks = [network, random, *OTHERS]
+    scores, answers = scored(networks, five_sets(), asked.workers)
+    rows = {}
+    for one in networks:
+        pair = {one.title: 1.0, YAMNET.title: -1.0}
+        rows[one.title] = {
+            "sets": {name: scores.on(name, {one.title: 1.0}) for name in scores.sets},
+            "mean": scores.mean({one.title: 1.0}),
+            "commands": {name: answers[one.title][name]["command"] for name in scores.sets},
+        }
+        if one is not YAMNET:
+            rows[one.title]["over_yamnet"] = {name: scores.on(name, pair) for name in scores.sets}
+            rows[one.title]["mean_over_yamnet"] = scores.mean(pair)
+    groups = {name: scores.crossed[name].n_groups for name in scores.sets}
+    return {"network": network.title, "rows": rows, "clips": scores.n_clips, "groups": groups}
+
+
+def open_suite(asked: Asked) -> dict[str, Any]:
+    """Its row on the board, made where it is missing, and where that stands."""
+    strategy = f"probe backbone={asked.network} layers=all"
+    label = f"{asked.title}, all layers"
+    command = f"bench --suite open -o {BOARD} --row {shlex.quote(f'{label}:{strategy}')}"
+    call([*shlex.split(command), "--workers", str(asked.workers)])
+    results = Results(BOARD, "open")
+    rows = [row for row, told in results.rows().items() if told["protocol"] == "ossicle"]
+    board = collect(results, rows=rows, only=list(RECIPES))
+    complete = [row for row in board["rows"] if row["mean"] is not None]
+    text = Strategy.parse(strategy).text()
+    (mine,) = [row for row in complete if row["strategy"] == text]
+    scores = [[row["scores"][t["name"]]["value"] for t in board["tasks"]] for row in complete]
+    mean_ranks = dict(
+        zip((row["row"] for row in complete), ranks(np.array(scores))["mean_ranks"], strict=True)
+    )
+    differences = []
+    for d in board["differences"]:
+        if mine["row"] not in (d["a"], d["b"]):
+            continue
+        first = d["a"] == mine["row"]
+        other = next(row for row in complete if row["row"] == d["b" if first else "a"])
+        sides = (d["low"], d["high"]) if first else (-d["high"], -d["low"])
+        differences.append(
+            {
+                "to": other["name"],
+                "parameters": other["parameters"],
+                "mean": other["mean"],
+                "mean_rank": mean_ranks[other["row"]],
+                "value": d["value"] if first else -d["value"],
+                "low": sides[0],
+                "high": sides[1],
+                "heard": other["heard"],
+            }
+        )
+    small = [row for row in complete if row["parameters"] <= SMALL]
+    return {
+        "network": label,
+        "command": f"ossicle {command}",
+        "rank": [row["row"] for row in small].index(mine["row"]) + 1,
+        "of": len(small),
+        "mean": mine["mean"],
+        "domains": mine["domains"],
+        "tasks": {name: score["value"] for name, score in mine["scores"].items()},
+        "mean_rank": mean_ranks[mine["row"]],
+        "differences": [d for d in differences if d["parameters"] <= SMALL],
+    }
+
+
+def quick(asked: Asked) -> dict[str, Any]:
+    """Sizes and seconds, all in one run."""
+    (esc10,) = [one for one in five_sets() if one.name == "esc10"]
+    networks = [ours(asked), Network("efficientat_mn04, all layers", "efficientat_mn04"), YAMNET]
+    return {"network": networks[0].title, **speed.speeds(networks, esc10.clips, asked.repeats)}
+
+
+def bundled(name: str) -> Network:
+    """A bundle in build/own as a network."""
+    return Network(name, os.path.relpath(runs.bundle_of(name), ROOT))
+
+
+def there(names: Sequence[str]) -> list[str]:
+    """Names whose bundles are there; the others are told."""
+    missing = [name for name in names if not runs.done(name)]
+    if missing:
+        print(f"not trained, left out: {', '.join(missing)}", file=sys.stderr)
+    return [name for name in names if runs.done(name)]
+
+
+def development(asked: Asked) -> list[Set]:
+    """The development tasks.
+
+    Raises:
+        SystemExit: there are none.
+    """
+    sets = dev_sets(asked.dev)
+    if not sets:
+        sys.exit(f"{asked.dev}: no tasks; run python bench/own_network_tasks.py CORPUS")
+    return sets
+
+
+def training(asked: Asked) -> dict[str, Any]:
+    """Every run on the development tasks, against the run that it changes."""
+    shown = [name for name, run in runs.RUNS.items() if run.kind]
+    named = list(dict.fromkeys([*(runs.RUNS[name].of for name in shown), *shown, runs.FINAL]))
+    present = there([name for name in named if name])
+    if not present:
+        return {"rows": {}}
+    scores, _ = scored([bundled(name) for name in present], development(asked), asked.workers)
+    rows: dict[str, Any] = {}
+    for name in present:
+        run, told = runs.RUNS[name], runs.answer(name)
+        model = pick_model(bundled(name).backbone)
+        rows[name] = {
+            "kind": run.kind,
+            "of": run.of,
+            "changes": runs.changed(name),
+            "command": shlex.join(["ossicle", *runs.words(name)]),
+            "mean": scores.mean({name: 1.0}),
+            "sets": {one: scores.on(one, {name: 1.0}) for one in scores.sets},
+            "hours": told.get("hours"),
+            "steps": told.get("steps"),
+            "minutes": told["seconds"] / 60 if "seconds" in told else None,
+            "parameters": count_parameters(model.backbone),
+            "times_real_time": speed.times_real_time(model),
+        }
+        if run.of in present:
+            pair = {name: 1.0, run.of: -1.0}
+            rows[name]["over_base"] = scores.mean(pair)
+            rows[name]["over_base_sets"] = {one: scores.on(one, pair) for one in scores.sets}
+    return {"rows": rows, "final": runs.FINAL, "clips": scores.n_clips}
+
+
+def learning(asked: Asked) -> dict[str, Any]:
+    """Scores against hours and against epochs, on the development tasks and on the five sets."""
+    wanted = []
+    names = there(runs.HOURS)
+    hours = [(runs.answer(name).get("hours"), name) for name in names]
+    known = sorted((h, name) for h, name in hours if h)
+    if len(known) > 2:
+        x, y = zip(*known, strict=True)
+        wanted.append(curves.Curve("hours of audio", x, y))
+    steps = sorted((n, name) for n, name in runs.STEPS.items() if name in there([name]))
+    if len(steps) > 2:
+        whole = runs.answer(runs.FINAL)
+        # Where the run does not tell how often it heard everything, steps stand for it.
+        factor = whole["epochs"] / whole["steps"] if whole.get("epochs") else 1.0
+        what = "epochs" if whole.get("epochs") else "steps"
+        x, y = zip(*((n * factor, name) for n, name in steps), strict=True)
+        wanted.append(curves.Curve(what, x, y))
+    if not wanted:
+        return {"curves": {}}
+    networks = [bundled(name) for name in dict.fromkeys(n for c in wanted for n in c.networks)]
+    groups = {"development tasks": development(asked), "the five sets": five_sets()}
+    of = {name: scored(networks, sets, asked.workers)[0] for name, sets in groups.items() if sets}
+    return {"curves": curves.curves(wanted, of)}
+
+
+def train() -> None:
+    """Make the runs whose networks are missing; a stopped one goes on."""
+    for name in runs.RUNS:
+        if runs.done(name):
+            continue
+        words = runs.words(name)
+        print(f"ossicle {shlex.join(words)}", file=sys.stderr, flush=True)
+        run = subprocess.run(
+            [sys.executable, "-m", "ossicle.cli", *words],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        (runs.OWN / f"{name}.json").write_text(run.stdout.splitlines()[-1], encoding="utf-8")
+
+
+def kept(title: str) -> dict[str, Any]:
+    """The parts that there are; what was measured of another network is left out."""
+    found = {}
+    for name in PARTS:
+        path = FOLDER / f"{name}.json"
+        if path.is_file():
+            told = json.loads(path.read_text(encoding="utf-8"))
+            if told.get("network", title) == title:
+                found[name] = told
+            else:
+                print(f"{path}: is of {told['network']}, left out", file=sys.stderr)
+    return found
+
+
+def call(words: Sequence[str]) -> None:
+    """One line of ossicle's, its answer shown."""
+    print(f"ossicle {shlex.join(words)}", file=sys.stderr, flush=True)
+    subprocess.run([sys.executable, "-m", "ossicle.cli", *words], check=True)
+
+
+PARTS: dict[str, Callable[[Asked], dict[str, Any]]] = {
+    "five": five,
+    "open": open_suite,
+    "speed": quick,
+    "runs": training,
+    "curves": learning,
+}
+
+
+def main() -> None:
+    """Make the parts that are asked for, and the page of all that there are."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default=runs.NAME, help="a name, or a bundle")
+    parser.add_argument("--title", default="", help="what it is called; default: its name")
+    parser.add_argument("--only", action="append", choices=[*PARTS, "train", "page"])
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=21, help="of the timing")
+    parser.add_argument("--dev", type=Path, default=runs.OWN / "dev", help="development tasks")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
+    asked = parser.parse_args(namespace=Asked())
+    asked.out, asked.dev = asked.out.absolute(), asked.dev.absolute()
+    # Bundles are named by their path below the repository, the same wherever it lies.
+    os.chdir(ROOT)
+    asked.title = asked.title or Path(asked.network).name.removesuffix(".ossicle")
+    if asked.network not in BACKBONES and not Path(asked.network).is_dir():
+        sys.exit(f"{asked.network}: neither a network nor a bundle")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    if asked.only and "train" in asked.only:
+        train()
+    for name, part in PARTS.items():
+        if asked.only is None or name in asked.only:
+            write_json(FOLDER / f"{name}.json", json_safe(part(asked)))
+    found = kept(ours(asked).title)
+    told = {"network": asked.network, "repeats": asked.repeats}
+    write_study(
+        asked.out,
+        "own_network",
+        title="Our own network",
+        text=page.texts(found),
+        tables=page.tables(found),
+        figures=page.figures(found),
+        result=found,
+        record=record(told, seed=0),
+        command="python bench/own_network.py",
+    )
+
+
+if __name__ == "__main__":
+    main()

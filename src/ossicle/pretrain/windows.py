@@ -1,0 +1,175 @@
+"""Stretches of recordings that a teacher and its student hear alike, and batches of them.
+
+What a teacher says of a stretch holds for that stretch alone: so stretches are fixed once, a few
+lengths of them, and not drawn anew each time as crops are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ossicle.errors import DataError, OssicleError
+from ossicle.pretrain.waveforms import Waveforms
+from ossicle.train import Batch, step_seed
+
+LENGTHS_S = (1.0, 2.0, 4.0)
+ORDER, CUT = 21, 22  # streams of random numbers
+# A rest of this share of a window is heard as a window of its own.
+REST = 0.25
+
+
+class Windows(NamedTuple):
+    """Stretches of recordings.
+
+    Attributes:
+        items: (n,) recording of the waveforms.
+        starts: (n,) first sample.
+        lengths: (n,) samples; beyond the recording's end there are zeros.
+    """
+
+    items: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def cut_windows(
+    waveforms: Waveforms, lengths_s: Sequence[float] = LENGTHS_S, seed: int = 0
+) -> Windows:
+    """Cut every recording into windows of one length, drawn among those that it fills.
+
+    What is shorter than the shortest is one window of that, with zeros behind. Windows of a
+    recording lie evenly from its beginning to its end; they overlap by as much as is needed.
+
+    Args:
+        waveforms: decoded recordings.
+        lengths_s: in seconds.
+        seed: of the lengths.
+
+    Raises:
+        OssicleError: a length is not above zero, or there is none.
+    """
+    if not lengths_s or min(lengths_s) <= 0:
+        raise OssicleError("give one length of windows or more, in seconds, above 0")
+    sizes = sorted(round(s * waveforms.sample_rate) for s in lengths_s)
+    rng = np.random.default_rng(step_seed(seed, 0, CUT))
+    items, starts, lengths = [], [], []
+    for item, own in enumerate(waveforms.lengths.tolist()):
+        fitting = [size for size in sizes if size <= own] or sizes[:1]
+        size = fitting[int(rng.integers(len(fitting)))]
+        count = max(1, int(np.ceil(own / size - REST)))
+        places = np.linspace(0, max(own - size, 0), count).round().astype(np.int64)
+        items += [item] * count
+        starts += places.tolist()
+        lengths += [size] * count
+    columns = np.array(items, np.int64), np.array(starts, np.int64), np.array(lengths, np.int64)
+    return Windows(*columns)
+
+
+class WindowBatches:
+    """Batches of windows of one length each; an epoch has every window once.
+
+    Batches of long windows have fewer items, so that all take about as long.
+
+    Args:
+        waveforms: decoded recordings.
+        windows: of them.
+        targets: (n, K) what is to be learnt of each, read a batch at a time.
+        batch_size: items of a batch of the shortest windows.
+        world: processes that share a batch.
+        seed: of the order.
+
+    Attributes:
+        seconds_per_item: of audio, on average.
+        steps_per_epoch: batches.
+
+    Raises:
+        DataError: not one batch can be filled.
+    """
+
+    def __init__(
+        self,
+        waveforms: Waveforms,
+        windows: Windows,
+        targets: np.ndarray,
+        *,
+        batch_size: int,
+        world: int = 1,
+        seed: int = 0,
+    ) -> None:
+        if len(targets) != len(windows):
+            raise OssicleError(f"{len(windows)} windows need as many targets, not {len(targets)}")
+        self.waveforms, self.windows, self.targets = waveforms, windows, targets
+        self.seed = seed
+        self.pools: list[np.ndarray] = []
+        self.sizes: list[int] = []
+        shortest = windows.lengths.min()
+        for length in np.unique(windows.lengths):
+            pool = np.flatnonzero(windows.lengths == length)
+            size = max(2, round(batch_size * shortest / length))
+            size = max(world, size // world * world)
+            if len(pool) >= size:
+                self.pools.append(pool)
+                self.sizes.append(size)
+        if not self.pools:
+            raise DataError(
+                f"{len(windows)} windows of the recordings do not fill a batch of {batch_size}: "
+                "choose a smaller batch or add recordings"
+            )
+        counts = [len(p) // size for p, size in zip(self.pools, self.sizes, strict=True)]
+        self.steps_per_epoch = sum(counts)
+        heard = sum(
+            windows.lengths[pool[0]] * count * size
+            for pool, count, size in zip(self.pools, counts, self.sizes, strict=True)
+        )
+        items = sum(count * size for count, size in zip(counts, self.sizes, strict=True))
+        self.seconds_per_item = float(heard) / items / waveforms.sample_rate
+        self._epoch: tuple[int, list[np.ndarray]] = (-1, [])
+        self._lock = threading.Lock()
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """The share of process ``rank`` among ``world`` in the batch of ``step``.
+
+        Its waveforms are (b, 1, N), its targets (b, K) float32.
+        """
+        epoch, place = divmod(step, self.steps_per_epoch)
+        with self._lock:  # of several loaders
+            if self._epoch[0] != epoch:
+                self._epoch = (epoch, self._order(epoch))
+            chosen = self._epoch[1][place]
+        share = len(chosen) // world
+        rows = slice(rank * share, (rank + 1) * share)
+        mine = chosen[rows]
+        sounds = np.stack([self.read(int(row)) for row in mine])
+        targets = np.asarray(self.targets[mine], np.float32)
+        names = [self.waveforms.names[int(self.windows.items[row])] for row in mine]
+        return Batch(
+            torch.from_numpy(sounds)[:, None],
+            names,
+            rows,
+            len(chosen),
+            None,
+            torch.from_numpy(targets),
+        )
+
+    def read(self, row: int) -> np.ndarray:
+        """(N,) float32: the sound of a window."""
+        item, start, length = (int(column[row]) for column in self.windows)
+        return self.waveforms.read(item, start, length)
+
+    def _order(self, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch: windows shuffled within a length, batches over all."""
+        rng = np.random.default_rng(step_seed(self.seed, epoch, ORDER))
+        batches: list[np.ndarray] = []
+        for pool, size in zip(self.pools, self.sizes, strict=True):
+            shuffled = rng.permutation(pool)
+            whole = len(pool) // size
+            batches += np.split(shuffled[: whole * size], whole)
+        return [batches[i] for i in rng.permutation(len(batches))]

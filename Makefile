@@ -64,8 +64,9 @@ bench: $(STAMP)
 bench-gpu: $(STAMP)
 	$(BIN)/python bench/gpu.py
 
-# The weights that the package carries, and their card: fetches the audio and trains, on a GPU where
-# there is one. Many hours on a CPU; what is done is kept, and a stopped run goes on.
+# The weights that the package carries, and their card: fetches the audio, keeps out of it what is
+# measured on (OSSICLE_SHARED, as above), and trains, on a GPU where there is one. Hours; what is
+# done is kept, and a stopped run goes on.
 weights: $(STAMP)
 	$(BIN)/python bench/weights.py
 

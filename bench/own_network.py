@@ -33,7 +33,8 @@ import own_network_runs as runs
 import own_network_speed as speed
 from own_network_scores import FOLDER, ROOT, Network, Set, dev_sets, five_sets, scored
 
-from ossicle.backbones import BACKBONES
+from ossicle import bundle
+from ossicle.backbones import BACKBONES, WEIGHTS
 from ossicle.benchmark.critical_difference import ranks
 from ossicle.benchmark.open_suite.recipes import RECIPES
 from ossicle.benchmark.results import Results
@@ -178,7 +179,7 @@ def training(asked: Asked) -> dict[str, Any]:
     """Every run on the development tasks, against the run that it changes."""
     shown = [name for name, run in runs.RUNS.items() if run.kind]
     named = list(dict.fromkeys([*(runs.RUNS[name].of for name in shown), *shown, runs.FINAL]))
-    present = there([name for name in named if name])
+    present = there([name for name in named if name and runs.is_blind(name)])
     if not present:
         return {"rows": {}}
     scores, _ = scored([bundled(name) for name in present], development(asked), asked.workers)
@@ -195,6 +196,7 @@ def training(asked: Asked) -> dict[str, Any]:
             "sets": {one: scores.on(one, {name: 1.0}) for one in scores.sets},
             "hours": told.get("hours"),
             "steps": told.get("steps"),
+            "epochs": runs.epochs(name),
             "minutes": told["seconds"] / 60 if "seconds" in told else None,
             "parameters": count_parameters(model.backbone),
             "times_real_time": speed.times_real_time(model),
@@ -203,7 +205,9 @@ def training(asked: Asked) -> dict[str, Any]:
             pair = {name: 1.0, run.of: -1.0}
             rows[name]["over_base"] = scores.mean(pair)
             rows[name]["over_base_sets"] = {one: scores.on(one, pair) for one in scores.sets}
-    return {"rows": rows, "final": runs.FINAL, "clips": scores.n_clips}
+    final = {"name": runs.FINAL, "command": shlex.join(["ossicle", *runs.words(runs.FINAL)])}
+    final |= {"told": runs.answer(runs.FINAL), "blind": runs.is_blind(runs.FINAL)}
+    return {"rows": rows, "final": final, "clips": scores.n_clips}
 
 
 def learning(asked: Asked) -> dict[str, Any]:
@@ -217,18 +221,18 @@ def learning(asked: Asked) -> dict[str, Any]:
         wanted.append(curves.Curve("hours of audio", x, y))
     steps = sorted((n, name) for n, name in runs.STEPS.items() if name in there([name]))
     if len(steps) > 2:
-        whole = runs.answer(runs.FINAL)
-        # Where the run does not tell how often it heard everything, steps stand for it.
-        factor = whole["epochs"] / whole["steps"] if whole.get("epochs") else 1.0
-        what = "epochs" if whole.get("epochs") else "steps"
-        x, y = zip(*((n * factor, name) for n, name in steps), strict=True)
-        wanted.append(curves.Curve(what, x, y))
+        epochs = [runs.epochs(name) for _, name in steps]
+        # Where runs did not keep how often they heard everything, steps stand for it.
+        told = all(epochs)
+        x = tuple(float(e or 0) for e in (epochs if told else (n for n, _ in steps)))
+        names = tuple(name for _, name in steps)
+        wanted.append(curves.Curve("epochs" if told else "steps", x, names))
     if not wanted:
         return {"curves": {}}
     networks = [bundled(name) for name in dict.fromkeys(n for c in wanted for n in c.networks)]
     groups = {"development tasks": development(asked), "the five sets": five_sets()}
     of = {name: scored(networks, sets, asked.workers)[0] for name, sets in groups.items() if sets}
-    return {"curves": curves.curves(wanted, of)}
+    return {"curves": curves.curves(wanted, of), "note": runs.NOTE}
 
 
 def train() -> None:
@@ -279,7 +283,7 @@ PARTS: dict[str, Callable[[Asked], dict[str, Any]]] = {
 def main() -> None:
     """Make the parts that are asked for, and the page of all that there are."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", default=runs.NAME, help="a name, or a bundle")
+    parser.add_argument("--network", default="", help="a name, or a bundle; default: what ships")
     parser.add_argument("--title", default="", help="what it is called; default: its name")
     parser.add_argument("--only", action="append", choices=[*PARTS, "train", "page"])
     parser.add_argument("--workers", type=int, default=1)
@@ -290,8 +294,13 @@ def main() -> None:
     asked.out, asked.dev = asked.out.absolute(), asked.dev.absolute()
     # Bundles are named by their path below the repository, the same wherever it lies.
     os.chdir(ROOT)
+    shipped = runs.NAME if runs.NAME in WEIGHTS else os.path.relpath(runs.bundle_of(runs.FINAL))
+    asked.network = asked.network or shipped
     asked.title = asked.title or Path(asked.network).name.removesuffix(".ossicle")
-    if asked.network not in BACKBONES and not Path(asked.network).is_dir():
+    if asked.network in BACKBONES:
+        if asked.network not in WEIGHTS and count_parameters(pick_model(asked.network)):
+            sys.exit(f"{asked.network} has no weights: name the bundle that a run left")
+    elif not bundle.is_bundle(asked.network):
         sys.exit(f"{asked.network}: neither a network nor a bundle")
     FOLDER.mkdir(parents=True, exist_ok=True)
     if asked.only and "train" in asked.only:

@@ -123,8 +123,9 @@ def figure(found: Mapping[str, Mapping[str, Any]]) -> Figure:
     """
     drawing, axes = new_figure(4.2 * max(len(found), 1), 3.4, cols=max(len(found), 1))
     for axis, (what, groups) in zip(axes[0], found.items(), strict=True):
-        for colour, (name, one) in zip(COLOURS, groups.items(), strict=False):
-            x, line = np.array(one["x"]), one["line"]
+        for turn, (name, one) in enumerate(groups.items()):
+            # Side by side, or bars would hide each other.
+            x, line, colour = 1.03**turn * np.array(one["x"]), one["line"], COLOURS[turn]
             points = one["points"]
             low, high = (np.array([p[side] for p in points]) for side in ("low", "high"))
             value = np.array([p["value"] for p in points])
@@ -136,9 +137,9 @@ def figure(found: Mapping[str, Mapping[str, Any]]) -> Figure:
         last = max(one["x"][-1] for one in groups.values())
         axis.axvline(last, color="#888888", linewidth=0.8, linestyle=":")
         axis.set_xscale("log")
-        ticks = [x * 2.0**k for x in [last] for k in range(-3, 4)]
-        axis.set_xticks(ticks)
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.3g}"))
+        first = min(one["x"][0] for one in groups.values())
+        axis.set_xticks([t for t in last * 2.0 ** np.arange(-6, 4) if t > 0.9 * first])
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: number(x)))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xlabel(what)
         axis.set_ylabel("mean accuracy" if axis is axes[0][0] else "")
@@ -153,15 +154,20 @@ def tables(found: Mapping[str, Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
         for name, one in groups.items():
             row: dict[str, Any] = {"curve": what, "sets": name}
             for x, point in zip(one["x"], one["points"], strict=True):
-                points.append({**row, "x": f"{x:.3g}", "score": told(point), "is": "measured"})
+                points.append({**row, "x": number(x), "score": told(point), "is": "measured"})
             for times, there in one["further"].items():
                 x = one["x"][-1] * float(times)
                 points.append(
-                    {**row, "x": f"{x:.3g}", "score": told(there["score"]), "is": "foretold"}
+                    {**row, "x": number(x), "score": told(there["score"]), "is": "foretold"}
                 )
             for clips, gain in one["last_by_set"].items():
                 last.append({**row, "set": clips, "last step, points": _points(gain)})
     return {"Curves": pd.DataFrame(points), "The last step of each curve": pd.DataFrame(last)}
+
+
+def number(x: float) -> str:
+    """Hours, epochs or steps, short."""
+    return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
 
 
 def _points(gain: Mapping[str, float]) -> str:
@@ -170,29 +176,30 @@ def _points(gain: Mapping[str, float]) -> str:
 
 def words(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Where more would still help, one paragraph."""
-    said = []
-    gains: dict[str, dict[str, float]] = {}
+    said = ["Where more would still help."]
+    gains: dict[str, dict[str, dict[str, float]]] = {}
     for what, groups in found.items():
         for name, one in groups.items():
             step, double = one["last"], one["further"]["2"]["gain"]
-            gains.setdefault(name, {})[what] = double["value"]
+            gains.setdefault(name, {})[what] = double
             verdict = "beyond chance" if step["low"] > 0 else "not beyond chance"
             if step["high"] < 0:
                 verdict = "a loss beyond chance"
             said.append(
-                f"{what}, {name}: the last {one['last_times']:.3g}-fold, to {one['x'][-1]:.3g}, "
-                f"brought {_points(step)} points ({verdict}); the law gives another doubling "
-                f"{_points(double)} points"
+                f"On {name}, {one['last_times']:.3g} times the {what}, up to "
+                f"{number(one['x'][-1])}, brought {_points(step)} points, {verdict}; the law has "
+                f"another doubling bring {_points(double)}."
             )
             rising = [k for k, gain in one["last_by_set"].items() if gain["low"] > 0]
             if rising:
-                said[-1] += f" (still rising beyond chance: {', '.join(rising)})"
-    text = f"Where more would still help. {'; '.join(said)}."
+                said.append(f"Still rising beyond chance: {', '.join(rising)}.")
     for name, of in gains.items():
         if len(of) > 1:
-            best = max(of, key=lambda what: of[what])
-            text += f" On {name}, twice the {best} is foretold to bring most."
-    return text
+            best = max(of, key=lambda what: of[what]["value"])
+            others = [gain["high"] for what, gain in of.items() if what != best]
+            sure = "" if of[best]["low"] > max(others) else ", though the intervals overlap"
+            said.append(f"On {name}, twice the {best} is foretold to bring most{sure}.")
+    return " ".join(said)
 
 
 def curves(wanted: Sequence[Curve], groups: Mapping[str, Scored]) -> dict[str, Any]:

@@ -128,6 +128,12 @@ def _runs_text(part: Mapping[str, Any]) -> Iterator[str]:
         f"better than what they change: {', '.join(better) or 'none'}; worse: "
         f"{', '.join(worse) or 'none'}."
     )
+    final = part["final"]
+    hours, minutes = final["told"].get("hours"), final["told"].get("seconds")
+    heard = f", {hours:.1f} h" if hours else ""
+    heard += f" in {minutes / 60:.0f} minutes" if minutes else ""
+    why = "" if final["blind"] else " It has heard these tasks, and is not scored on them."
+    yield f"What ships is {final['name']}{heard}: `{final['command']}`.{why}"
 
 
 def _curves_text(part: Mapping[str, Any]) -> Iterator[str]:
@@ -136,8 +142,8 @@ def _curves_text(part: Mapping[str, Any]) -> Iterator[str]:
         yield (
             "The law is score = top - a x^(-b), fitted to the means, and to every resample of the "
             "clips for the interval; three unknowns for few points, so what lies beyond the dotted "
-            "line is a guess that holds if the law does. Networks within one run have not come to "
-            "the end of its learning rate's schedule, which is worth most to the last."
+            "line is a guess that holds if the law does, and training anew would move every point. "
+            f"{part['note']}"
         )
 
 
@@ -233,13 +239,14 @@ def _runs_tables(part: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
         gain = row.get("over_base")
         made.setdefault(headings.get(row["kind"], row["kind"]), []).append(
             {
-                "run": name + (" (shipped)" if name == part["final"] else ""),
+                "run": name + (" (shipped)" if name == part["final"]["name"] else ""),
                 "what": row["changes"],
                 "against": row["of"],
                 "mean": told(row["mean"], digits=3),
                 "difference, points": points(gain) if gain else "",
                 **{one: f"{score['value']:.3f}" for one, score in row["sets"].items()},
                 "hours": row["hours"],
+                "epochs": row["epochs"],
                 "minutes": "" if row["minutes"] is None else f"{row['minutes']:.0f}",
                 "parameters": f"{row['parameters']:,}",
                 "times real time": f"{row['times_real_time']:.0f}",
@@ -301,7 +308,7 @@ def _five_figure(part: Mapping[str, Any]) -> Figure:
             markersize=4, capsize=2, linewidth=1.2,
         )  # fmt: skip
     axis.axvline(0.5, color="#888888", linewidth=0.8)
-    axis.set_xticks(range(len(sets) + 1), ["mean", *sets])
+    axis.set_xticks(range(len(sets) + 1), ["mean", *(name.replace("_", "\n", 1) for name in sets)])
     axis.set_xlim(-0.5, len(sets) + 0.5)
     axis.set_ylabel("accuracy")
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)

@@ -30,7 +30,7 @@ BASE: Options = {
     "--precision": "bf16-mixed",
     "--steps": "500",
 }
-FINAL_STEPS = 5500
+FINAL_STEPS = 4200
 
 
 class Run(NamedTuple):
@@ -84,6 +84,11 @@ STEPS: dict[int, str] = {
     1000: "steps_1000",
     2000: "steps_2000",
 }
+# What has to be known of these two lists.
+NOTE = (
+    "Runs on parts of the hours took as many steps as the others, and so heard the same more "
+    "often; runs of fewer steps came to the end of their own schedule of the learning rate."
+)
 
 
 def options(name: str) -> Options:
@@ -124,6 +129,11 @@ def changed(name: str) -> str:
     return "; ".join([*([run.about] if run.about else []), *said]) or "the base"
 
 
+def is_blind(name: str) -> bool:
+    """Whether a run has heard nothing of the development tasks, and so can be scored on them."""
+    return table(name).startswith("train")
+
+
 def bundle_of(name: str) -> Path:
     """Where a run's network lies."""
     return OWN / f"{name}.ossicle"
@@ -141,3 +151,15 @@ def answer(name: str) -> dict[str, Any]:
         return {}
     told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
     return told
+
+
+def epochs(name: str) -> float | None:
+    """How often a run heard its hours: audio of all steps over audio that there is.
+
+    A batch holds as much audio as `--batch-size` of the shortest windows, which are of 1 s
+    (``ossicle.pretrain.windows``).
+    """
+    told = answer(name)
+    if not told.get("hours") or not told.get("steps"):
+        return None
+    return float(told["steps"] * int(options(name)["--batch-size"] or 0) / (3600 * told["hours"]))

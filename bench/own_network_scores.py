@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,8 +52,13 @@ class Network(NamedTuple):
 
     def identity(self) -> str:
         """A name for its numbers: another bundle of that name is another network."""
-        model = pick_model(self.backbone, random="--random" in self.options)
-        return hashlib.sha256(f"{identity(model)} {self.options}".encode()).hexdigest()[:16]
+        return _identity(self.backbone, self.options)
+
+
+@lru_cache
+def _identity(backbone: str, options: tuple[str, ...]) -> str:
+    model = pick_model(backbone, random="--random" in options)
+    return hashlib.sha256(f"{identity(model)} {options}".encode()).hexdigest()[:16]
 
 
 class Set(NamedTuple):

@@ -12,11 +12,13 @@ import tomllib
 from pathlib import Path, PurePosixPath
 
 import pytest
+import typer
 
 import ossicle
 from ossicle import bundle
 from ossicle.backbones import BACKBONES, WEIGHTS
 from ossicle.backbones.packaged import MAX_BYTES, packaged_source, read_packaged
+from ossicle.cli import app
 from ossicle.errors import BundleError
 from ossicle.frontend import create_frontend
 from ossicle.model import create_model
@@ -246,6 +248,15 @@ def test_steps_go_on_where_they_stopped(weights, tmp_path, capsys, monkeypatch):
         weights.run(step)
         assert capsys.readouterr().out == said
     assert json.loads((tmp_path / "made.json").read_text()) == {"hours": 2}
+    # What is measured on is there, or the audio would not be kept clean of it.
+    monkeypatch.setenv("OSSICLE_SHARED", str(tmp_path / "sets"))
+    step = weights.Step(["python", "step.py", "../shared/data/esc10"], tmp_path / "x")
+    with pytest.raises(SystemExit, match=r"sets/data/esc10: is not there; set OSSICLE_SHARED"):
+        weights.run(step)
+    script.write_text("import sys, pathlib; pathlib.Path('x').write_text(sys.argv[1])\n")
+    (tmp_path / "sets" / "data" / "esc10").mkdir(parents=True)
+    weights.run(step)
+    assert (tmp_path / "x").read_text() == str(tmp_path / "sets" / "data" / "esc10")
     script.write_text("raise SystemExit(3)\n")
     with pytest.raises(SystemExit, match="stopped in: python step.py"):
         weights.run(weights.Step(["python", "step.py"], tmp_path / "gone"))
@@ -268,7 +279,15 @@ def test_all_of_it_is_written(weights, config, tmp_path, monkeypatch):
 
 
 def test_the_real_steps_end_in_the_network_that_ships(weights):
-    assert [step.words[0] for step in weights.RUN] == ["ossicle", "python", "ossicle"]
+    known = typer.main.get_command(app)
+    for step in weights.RUN:
+        if step.words[0] == "ossicle":
+            command, rest = known, list(step.words[1:])
+            while hasattr(command, "commands"):
+                command = command.commands[rest.pop(0)]
+            command.make_context("ossicle", rest)  # which refuses what it does not know
+        else:
+            assert step.words[0] == "python" and (ROOT / step.words[1]).is_file()
     last = weights.RUN[-1]
     assert last.leaves == weights.bundle_of(weights.FINAL) / "config.json"
     assert last.words[1] == "pretrain" and NAME == weights.NAME

@@ -260,7 +260,17 @@ def flipped(data: bytes, place: int) -> bytes:
     return bytes(changed)
 
 
+def turned(data: bytes, length: int) -> bytes:
+    """The same bytes as a kernel of another shape."""
+    header = json.loads(data[8 : 8 + length])
+    shape = header["blocks.stage1_1.conv.weight"]["shape"]
+    shape[0], shape[1] = shape[1], shape[0]
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return data[:8] + text.ljust(length) + data[8 + length :]
+
+
 DAMAGES = {
+    "a shape": turned,
     "a bit in the first number": lambda d, n: flipped(d, 8 + n),
     "a bit in the last number": lambda d, n: flipped(d, -4),
     "a bit in a name": lambda d, n: d.replace(b'"level.bias"', b'"level.bhas"'),

@@ -244,7 +244,7 @@ def test_an_instrument_that_is_measured_goes_altogether(
         # the first is in the measured set
         for i, (note, group) in enumerate(((5, "a:1"), (80, "a:1"), (81, "a:2"))):
             soundfile.write(folder / f"{i}.wav", song(note, 6), RATE)
-            rows.append((f"{i}.wav", f"pitch:{60 + i}", group, "a", "1", "GPL-3+"))
+            rows.append((f"{i}.wav", f"pitch:{60 + i}", group, "one", "1.0", "GPL-2+"))
         columns = ["path", "label", "group", "package", "version", "licence"]
         return pd.DataFrame(rows, columns=columns)
 
@@ -252,6 +252,7 @@ def test_an_instrument_that_is_measured_goes_altogether(
         monkeypatch.setitem(SOURCES, name, write)
     rows, about = made(root, sources=("notes",))
     assert list(rows["path"]) == ["notes/2.wav"]
+    assert [package["package"] for package in about["packages"]] == ["one"]
     assert about["reasons"] == {
         "near-copy of an evaluation set": 1,
         "of an instrument that an evaluation set has": 1,

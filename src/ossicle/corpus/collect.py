@@ -21,6 +21,7 @@ from ossicle.benchmark.packages import Packages
 from ossicle.corpus import recordings
 from ossicle.corpus.clean import Cleaned, Prints, clean
 from ossicle.corpus.evaluation import evaluation_sets
+from ossicle.corpus.package_list import CORPUS_PACKAGES
 from ossicle.corpus.pinned import PinnedPackages
 from ossicle.corpus.sources import SOURCES
 from ossicle.errors import AudioError, DataError, OssicleError
@@ -116,6 +117,9 @@ def collect(
     cleaned = clean(rows, sets, Prints(folder / ".prints", workers, progress), progress)
     if not len(cleaned.rows):
         raise DataError(f"{folder}: no clip is left; {cleaned.left_out[0][1]}")
+    known = {about["package"] for about in found.packages}
+    played = sorted(set(rows["package"]) & set(CORPUS_PACKAGES) - known)
+    found = found._replace(packages=[*found.packages, *map(packages.about, played)])
     about = _about(cleaned, found, {name: len(some) for name, some in sets.items()})
     about |= {"seed": seed, "sources": list(dict.fromkeys(sources)), "windows": windows}
     return _write(folder, data, cleaned.rows, about)

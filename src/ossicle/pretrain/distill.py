@@ -18,6 +18,7 @@ from ossicle.backbones import Backbone
 from ossicle.errors import OssicleError
 from ossicle.heads import pool, pooled_size
 from ossicle.pretrain.objective import Pretraining, embedding, mlp
+from ossicle.pretrain.renorm import renormalise
 from ossicle.pretrain.simclr import TEMPERATURE, nt_xent
 from ossicle.pretrain.views import Views
 from ossicle.train import Batch, Step
@@ -84,6 +85,8 @@ class Distill(Pretraining):
         if pairs:
             self.projector = mlp((backbone.num_features, 512, 128), norm=True, last_bias=False)
         self.register_buffer("variances", variances.float().clone())
+        # Batches have windows of one length, and with it one kind of sounds.
+        renormalise(self)
 
     def forward(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss (); each teacher's share of variance not explained, and the other losses."""

@@ -12,6 +12,7 @@ from ossicle.heads import Head
 from ossicle.model import Model
 from ossicle.pretrain.joint import Joint
 from ossicle.pretrain.objective import Pretraining
+from ossicle.pretrain.renorm import normalise
 from ossicle.pretrain.settings import Settings
 from ossicle.pretrain.supervised import Supervised
 
@@ -38,6 +39,7 @@ def finished_model(
     """
     s = settings
     backbone = copy.deepcopy(objective.result).cpu()
+    normalise(backbone)
     backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     head: Head | None = None
     readout: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +43,7 @@ class Lessons(NamedTuple):
         waveforms, windows: what is heard.
         targets: of the teachers.
         facets: of the labels; of the clips, not of the windows.
-        values: (n, K + H) float32 or float16: the teachers' components, then class numbers.
+        values: (n, K + H) float32 where indexed: the teachers' components, then class numbers.
         variances: (K,) of the components.
     """
 
@@ -51,7 +51,7 @@ class Lessons(NamedTuple):
     windows: Windows
     targets: Targets
     facets: Facets
-    values: np.ndarray
+    values: _Values
     variances: Tensor
 
 
@@ -103,7 +103,8 @@ def prepare_lessons(
     """Decode, cut, and ask the teachers; what was done before is not done again.
 
     Args:
-        clips: recordings; with labels where facets are learnt.
+        clips: recordings; with labels where facets are learnt. Those whose ``split`` is another
+            than "train" are heard by the teachers, and not learnt.
         sample_rate: of the student, in Hz.
         settings: teachers, window_s, seed, and whether labels count (option "labels").
         workers: threads.
@@ -125,34 +126,39 @@ def prepare_lessons(
     facets = Facets({}, np.zeros((len(clips), 0), np.int64))
     if s.options.get("labels"):
         facets = read_facets(clips)
-    variances = _variances(targets.values)
-    values = targets.values
-    if facets.classes:
-        numbers = facets.numbers[waveforms.rows][windows.items]
-        values = _Joined(values, numbers)  # type: ignore[assignment]
-    return Lessons(waveforms, windows, targets, facets, values, variances)
+    # What is held out is asked about too, so that it can be held out later, or no longer.
+    split = clips.table["split"].to_numpy(object)
+    trained = np.array([part is None or str(part).lower() == "train" for part in split])
+    rows = np.flatnonzero(trained[waveforms.rows][windows.items])
+    if not len(rows):
+        raise DataError("none of the clips is to be trained on: see their column split")
+    numbers = facets.numbers[waveforms.rows][windows.items]
+    values = _Values(targets.values, numbers, rows)
+    windows = Windows(*(column[rows] for column in windows))
+    return Lessons(waveforms, windows, targets, facets, values, _variances(values, targets))
 
 
-class _Joined:
-    """Components, which may lie on a disk, and class numbers side by side, read row by row."""
+class _Values:
+    """Components, which may lie on a disk, and class numbers of some rows, side by side."""
 
-    def __init__(self, values: np.ndarray, numbers: np.ndarray) -> None:
-        self.values, self.numbers = values, numbers
+    def __init__(self, values: np.ndarray, numbers: np.ndarray, rows: np.ndarray) -> None:
+        self.values, self.numbers, self.rows = values, numbers, rows
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.rows)
 
-    def __getitem__(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    def __getitem__(self, places: slice | np.ndarray) -> np.ndarray:
+        rows = self.rows[places]
         parts = np.asarray(self.values[rows], np.float32), self.numbers[rows].astype(np.float32)
         return np.concatenate(parts, 1)
 
 
-def _variances(values: np.ndarray, at_once: int = 4096) -> Tensor:
-    """(n, K) -> (K,), a part of the rows at a time."""
-    total = np.zeros(values.shape[1])
-    squares = np.zeros(values.shape[1])
+def _variances(values: _Values, targets: Targets, at_once: int = 4096) -> Tensor:
+    """(K,) of the components, a part of the rows at a time."""
+    size = targets.values.shape[1]
+    total, squares = np.zeros(size), np.zeros(size)
     for start in range(0, len(values), at_once):
-        part = np.asarray(values[start : start + at_once], np.float64)
+        part = values[slice(start, start + at_once)][:, :size].astype(np.float64)
         total += part.sum(0)
         squares += np.square(part).sum(0)
     mean = total / len(values)

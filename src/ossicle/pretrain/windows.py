@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -73,6 +73,14 @@ def cut_windows(
     return Windows(*columns)
 
 
+class Rows(Protocol):
+    """What is to be learnt: (n, K), in memory or not."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray: ...
+
+
 class WindowBatches:
     """Batches of windows of one length each; an epoch has every window once.
 
@@ -98,7 +106,7 @@ class WindowBatches:
         self,
         waveforms: Waveforms,
         windows: Windows,
-        targets: np.ndarray,
+        targets: Rows,
         *,
         batch_size: int,
         world: int = 1,

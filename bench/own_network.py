@@ -9,9 +9,9 @@ Parts, each kept in build/bench/own_network/PART.json, so that one can be made a
 - curves: scores against hours of audio and against epochs.
 
 Runs that were not made are left out and told; `--only train` makes them. Every choice was made by
-the development tasks (`own_network_tasks.py`), which share no package, preset or voice with the
-training audio; the measuring sets and the open suite are for reporting alone. Needs the measuring
-data: the folder `data` in OSSICLE_SHARED (default: ../shared beside the repository).
+the development tasks (`own_network_tasks.py`), whose clips and what they ask for are in no training
+table; the measuring sets and the open suite are for reporting alone. Needs the measuring data: the
+folder `data` in OSSICLE_SHARED (default: ../shared beside the repository).
 """
 
 from __future__ import annotations

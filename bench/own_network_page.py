@@ -123,7 +123,9 @@ def _runs_text(part: Mapping[str, Any]) -> Iterator[str]:
     tasks = ", ".join(f"{name} ({n} clips)" for name, n in part["clips"].items())
     yield (
         f"**Runs**: each changes one run in what is said, and is scored on the development tasks "
-        f"alone ({tasks}), whose packages, presets, voices and words no run has heard. One seed a "
+        f"alone ({tasks}). What a task asks for was kept from all these runs: effects of packages, "
+        f"music, presets, pieces, voices, words; other audio of the same packages, and other words "
+        f"of the same voices, was not. One seed a "
         f"run: the intervals hold the luck of the clips, not that of training. Beyond chance "
         f"better than what they change: {', '.join(better) or 'none'}; worse: "
         f"{', '.join(worse) or 'none'}."

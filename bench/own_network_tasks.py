@@ -161,7 +161,7 @@ def from_packages(table: pd.DataFrame, rng: np.random.Generator) -> Made:
     music &= table["group"].isin(several.index[:N_MUSIC])
     tasks = {
         "sounds": (
-            "what is heard, by the names of files; packages unheard, folds by package",
+            "what is heard, by the names of files; effects unheard, folds by package",
             task_of(table[heard], sound[heard], table["group"][heard], of_group=12),
         ),
         "game_voices": (

@@ -31,7 +31,10 @@ OUT = ROOT / "src" / "ossicle" / "weights"
 SCORES = ROOT / "docs" / "results" / "own_network.json"
 LICENCE = "MIT"
 # What it is bad at that no number on the card says; sentences.
-BAD_AT: tuple[str, ...] = ()
+BAD_AT: tuple[str, ...] = (
+    "Sounds of cities and nature: little of what it learnt from was recorded outdoors, and "
+    "published networks that heard AudioSet know these better.",
+)
 
 
 class Step(NamedTuple):

@@ -33,6 +33,9 @@ def pretrain(
     windows: Annotated[
         str, typer.Option(help="Of distill: seconds of the windows, with commas.")
     ] = "1,2,4",
+    mixtures: Annotated[
+        float, typer.Option(help="Of distill: made windows, changed and mixed, for each real one.")
+    ] = 0.0,
     options: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="Of the objective: temperature=0.2."),
@@ -108,6 +111,7 @@ def pretrain(
         options=parse_keywords(options or [], run.OBJECTIVES[objective], objective),
         teachers=tuple(name.strip() for name in teachers.split(",") if name.strip()),
         window_s=_seconds(windows),
+        mixtures=mixtures,
         pretrained=pretrained,
         balance=balance,
         held_out=held_out,

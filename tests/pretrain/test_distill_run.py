@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -106,6 +108,8 @@ def test_the_bundle_is_the_trained_student(done):
     model = bundle.load(done.out)
     assert model.head is None
     assert model.num_parameters == create_model("crnn", **SMALL).num_parameters
+    kinds = [[type(part) for part in net.modules()] for net in (done.model, model)]
+    assert kinds[0] == kinds[1] == [type(part) for part in create_model("crnn", **SMALL).modules()]
     before = create_model("crnn", **SMALL).backbone.state_dict()
     for name, tensor in model.backbone.state_dict().items():
         if name.endswith(("weight", "running_mean")):
@@ -152,6 +156,26 @@ def test_an_epoch_is_all_windows_and_tells_their_seconds(clips, tmp_path):
     seconds = [n[2] for n in told]
     assert seconds == sorted(seconds)
     assert seconds[-1] == pytest.approx(2 * sum(x.numel() for x in heard) / RATE)
+
+
+def test_what_is_held_out_is_not_counted(clips, tmp_path):
+    table = clips.table.assign(split=pd.Series(["train", "test"] * 6, dtype=object))
+    parted = Clips(table, clips.task, clips.classes, clips.root)
+    done = pretrain(parted, tmp_path / "net", settings(steps=1))
+    sounds = runs.ask_teachers(clips, settings()).waveforms
+    want = sum(n for n, row in zip(sounds.lengths, sounds.rows, strict=True) if row % 2 == 0)
+    assert done.hours == pytest.approx(want / RATE / 3600)
+
+
+def test_a_probe_is_scored_while_it_trains(clips, tmp_path):
+    words = ["high", "low"] * 6
+    probe = Clips(clips.table.assign(label=words), "classes", ("high", "low"), clips.root)
+    for name, more in (("net", {"probe": probe, "probe_every": 2}), ("bare", {})):
+        result = pretrain(clips, tmp_path / name, settings(steps=3), **more)
+        scored = {line["step"]: line for line in result.trained.history if "knn" in line}
+        assert list(scored) == ([2, 3] if more else [])
+        assert all(0 <= line[kind] <= 1 for line in scored.values() for kind in ("knn", "ridge"))
+    assert same(tmp_path / "net", tmp_path / "bare")
 
 
 # --- stopped and resumed ---------------------------------------------------------------------
@@ -229,9 +253,23 @@ def test_runs_of_other_objectives_go_on_as_before():
         "accelerator": "",
         "devices": 1,
     }
-    text = json.dumps(json_safe([before, "", []]), sort_keys=True)
-    job = runs._Job(None, None, Path("net"), run, None, 0, 0.0, 1)
-    assert job._fingerprint(RATE, 7) == hashlib.sha256(text.encode()).hexdigest()
+    assert fingerprint(run) == sha256([before, "", []])
+    # With teachers these tell too; made windows only where there are any.
+    taught = Settings("distill", steps=7, teachers=("mel",), accelerator="gpu", devices=2)
+    before |= {"objective": "distill", "options": {}}
+    before |= {"teachers": ["mel"], "window_s": [1.0, 2.0, 4.0]}
+    assert fingerprint(taught) == sha256([before, "", []])
+    made = replace(taught, mixtures=0.5)
+    assert fingerprint(made) == sha256([before | {"mixtures": 0.5}, "", []])
+
+
+def fingerprint(run: Settings) -> str:
+    return runs._Job(None, None, Path("net"), run, None, 0, 0.0, 1)._fingerprint(RATE, 7)
+
+
+def sha256(value: list) -> str:
+    text = json.dumps(json_safe(value), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_sixteen_bits_train_too(clips, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import soundfile
 from ossicle.datasets.clips import Clips, read_clips
 from ossicle.errors import DataError, OssicleError
 from ossicle.pretrain import lessons
-from ossicle.pretrain.lessons import prepare_lessons, read_facets
+from ossicle.pretrain.lessons import Lessons, prepare_lessons, read_facets
 from ossicle.pretrain.settings import Settings
 from ossicle.pretrain.teachers import Targets
 
@@ -113,7 +114,7 @@ def taught(tmp_path, monkeypatch) -> list[tuple]:
     """Teachers who say what a seed says; what they were asked."""
     asked = []
 
-    def learn_targets(waveforms, windows, names, key, *, workers, seed, progress):
+    def learn_targets(waveforms, windows, names, key, *, made, workers, seed, progress):
         asked.append((names, key, workers, seed))
         rng = np.random.default_rng(len(windows))
         values = (rng.normal(size=(len(windows), K)) * [3, 1, 0.5, 0.01]).astype(np.float16)
@@ -128,6 +129,11 @@ def settings(**more) -> Settings:
     return Settings(**{**SETTINGS.__dict__, **more})
 
 
+def number_of(done: Lessons, place: int) -> int:
+    """Of the sound that a window is cut from."""
+    return int(Path(done.waveforms.names[done.windows.items[place]]).stem)
+
+
 def test_rows_are_components_then_class_numbers(clips):
     done = prepare_lessons(clips, RATE, SETTINGS)
     assert len(done.waveforms) == 10
@@ -140,9 +146,7 @@ def test_rows_are_components_then_class_numbers(clips):
     assert got.shape == (7, K + 1)
     assert got.dtype == np.float32
     assert np.array_equal(got[:, :K], done.targets.values[rows].astype(np.float32))
-    for row, line in zip(rows, got, strict=True):
-        name = done.waveforms.names[done.windows.items[row]]
-        assert line[K] == int(Path(name).stem) % 2
+    assert got[:, K].tolist() == [number_of(done, row) % 2 for row in rows]
 
 
 def test_questions_stand_in_order(clips, monkeypatch):
@@ -150,10 +154,8 @@ def test_questions_stand_in_order(clips, monkeypatch):
     done = prepare_lessons(clips, RATE, SETTINGS)
     assert list(done.facets.classes) == ["pitch", "voice"]
     voices = {1: 0, 2: 0, 9: 1, 10: 1}
-    for line, item in zip(
-        done.values[np.arange(len(done.values))], done.windows.items, strict=True
-    ):
-        number = int(Path(done.waveforms.names[item]).stem)
+    for place, line in enumerate(done.values[np.arange(len(done.values))]):
+        number = number_of(done, place)
         assert line[K:].tolist() == [number % 2, voices.get(number, -1)]
 
 
@@ -161,26 +163,48 @@ def test_without_their_weight_labels_are_not_read(clips):
     for options in ({}, {"labels": 0.0}):
         done = prepare_lessons(clips, RATE, settings(options=options))
         assert done.facets.classes == {}
-        assert done.values is done.targets.values
+        rows = np.arange(len(done.values))
+        assert np.array_equal(done.values[rows], done.targets.values.astype(np.float32))
 
 
-def test_variances_are_numpys(clips):
-    done = prepare_lessons(clips, RATE, SETTINGS)
-    want = done.targets.values.astype(np.float64).var(0)
-    assert done.variances.shape == (K,)
-    assert np.allclose(done.variances.numpy(), want, rtol=1e-6)
-
-
-def test_variances_of_more_than_is_read_at_once(clips, monkeypatch):
-    """A part of the rows after another; far from zero, and a component that never changes."""
-    values = np.random.default_rng(0).normal(5, 0.5, (10_001, 3)).astype(np.float16)
+@pytest.mark.parametrize("at_once", [4096, 7, 1])
+def test_variances_are_numpys(clips, monkeypatch, at_once):
+    """However many rows are read at once; far from zero; of a component that never changes: 0."""
+    values = np.random.default_rng(0).normal(5, 0.5, (500, 3)).astype(np.float16)
     values[:, 1] = 3.0
-    targets = Targets(values, {"yamnet": 3}, {}, {})
-    monkeypatch.setattr(lessons, "learn_targets", lambda *a, **k: targets)
-    done = prepare_lessons(clips, RATE, settings(options={}))
-    want = values.astype(np.float64).var(0)
+
+    def learn_targets(waveforms, windows, *rest, **more):
+        return Targets(values[: len(windows)], {"yamnet": 3}, {}, {})
+
+    monkeypatch.setattr(lessons, "learn_targets", learn_targets)
+    monkeypatch.setattr(lessons, "_variances", partial(lessons._variances, at_once=at_once))
+    done = prepare_lessons(clips, RATE, SETTINGS)
+    want = values[: len(done.values)].astype(np.float64).var(0)
+    assert done.variances.shape == (3,)
     assert np.allclose(done.variances.numpy(), want, rtol=1e-5, atol=1e-9)
     assert done.variances[1] == 0
+
+
+def test_what_is_held_out_is_asked_about_and_not_learnt(clips, taught):
+    """Numbers of a sound do not depend on whether it is held out, so one may change one's mind."""
+    whole = prepare_lessons(clips, RATE, SETTINGS)
+    splits = ["train", None, "Train", "train", "test", "dev", *["train"] * 4, "validation"]
+    table = clips.table.assign(split=pd.Series(splits, dtype=object))
+    parted = Clips(table, clips.task, clips.classes, clips.root)
+    done = prepare_lessons(parted, RATE, SETTINGS)
+    assert taught[0] == taught[1]
+    kept = [i for i in range(len(whole.windows)) if number_of(whole, i) not in (4, 5, 10)]
+    assert 0 < len(kept) < len(whole.windows)
+    assert len(done.values) == len(done.windows) == len(kept)
+    for got, all_of_them in zip(done.windows, whole.windows, strict=True):
+        assert np.array_equal(got, all_of_them[kept])
+    rows = np.arange(len(kept))
+    assert np.array_equal(done.values[rows], whole.values[np.array(kept)])
+    want = whole.targets.values[kept].astype(np.float64).var(0)
+    assert np.allclose(done.variances.numpy(), want, rtol=1e-5)
+    nothing = Clips(table.assign(split="test"), clips.task, clips.classes, clips.root)
+    with pytest.raises(DataError, match="none of the clips is to be trained on"):
+        prepare_lessons(nothing, RATE, SETTINGS)
 
 
 def test_what_teachers_are_asked_tells_these_windows_from_others(clips, taught):
@@ -207,3 +231,20 @@ def test_who_cannot_be_used_is_told(clips):
         prepare_lessons(clips.subset(np.array([3])), RATE, SETTINGS)
     with pytest.raises(OssicleError, match="give one length of windows or more"):
         prepare_lessons(clips, RATE, settings(window_s=()))
+
+
+def test_made_windows_have_no_labels_and_nothing_held_out(clips, taught):
+    parts = np.array(["train", "test"] * len(clips), object)[: len(clips)]
+    split = replace(clips, table=clips.table.assign(split=parts))
+    done = prepare_lessons(split, RATE, settings(mixtures=3.0, options={"labels": 1.0}))
+    heard = done.waveforms.rows
+    held_out = set(np.flatnonzero(parts == "test"))
+    windows = done.windows
+    assert windows.changed.sum() > 10 and (~windows.changed).sum() > 0
+    assert not held_out & set(heard[windows.items])
+    mixed = windows.other_items[windows.other_items >= 0]
+    assert len(mixed) > 5 and not held_out & set(heard[mixed])
+    numbers = done.values[np.arange(len(windows))][:, K:]
+    assert numbers.shape[1] > 0
+    assert (numbers[windows.changed] == -1).all()
+    assert (numbers[~windows.changed] != -1).any()

@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 
 from ossicle.errors import DataError, OssicleError
 from ossicle.pretrain.waveforms import Waveforms
-from ossicle.pretrain.windows import WindowBatches, Windows, cut_windows
+from ossicle.pretrain.windows import WindowBatches, Windows, as_they_are, cut_windows
 
 RATE = 100
 
@@ -135,7 +135,7 @@ def windows(waveforms) -> Windows:
         for item in rng.choice(fitting, count):
             rows.append((item, rng.integers(0, waveforms.lengths[item] - length + 1), length))
     order = rng.permutation(len(rows))
-    return Windows(*(np.array(column)[order] for column in zip(*rows, strict=True)))
+    return as_they_are(*(np.array(column)[order] for column in zip(*rows, strict=True)))
 
 
 def batches_of(waveforms, windows, *, batch_size: int = 8, **more) -> WindowBatches:
@@ -242,7 +242,7 @@ def test_a_length_of_too_few_windows_is_left_out(waveforms):
     items = np.array([3] * 3 + [1] * 20)
     lengths = np.array([400] * 3 + [100] * 20)
     batches = batches_of(
-        waveforms, Windows(items, np.zeros(23, int), lengths), batch_size=16, world=2
+        waveforms, as_they_are(items, np.zeros(23, int), lengths), batch_size=16, world=2
     )
     assert batches.steps_per_epoch == 1
     assert sorted(heard_in(batches, 0)) == sorted(set(heard_in(batches, 0)))
@@ -254,14 +254,14 @@ def test_a_batch_has_two_items_at_least(waveforms):
     """Of one alone, batch norms have nothing to tell apart."""
     items = np.repeat([3, 1], [4, 8])
     lengths = np.repeat([400, 100], [4, 8])
-    batches = batches_of(waveforms, Windows(items, np.zeros(12, int), lengths), batch_size=4)
+    batches = batches_of(waveforms, as_they_are(items, np.zeros(12, int), lengths), batch_size=4)
     sizes = {b.waveforms.shape[-1]: b.size for b in map(batches.batch, range(4))}
     assert sizes == {100: 4, 400: 2}
 
 
 def test_what_cannot_be_is_refused(waveforms, windows):
     with pytest.raises(DataError, match="63 windows of the recordings do not fill a batch of 64"):
-        alike = Windows(windows.items, windows.starts, np.full(63, 100))
+        alike = as_they_are(windows.items, windows.starts, np.full(63, 100))
         batches_of(waveforms, alike, batch_size=64)
     with pytest.raises(OssicleError, match="63 windows need as many targets, not 62"):
         WindowBatches(waveforms, windows, np.zeros((62, 2)), batch_size=8)

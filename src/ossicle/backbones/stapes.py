@@ -13,6 +13,7 @@ B batch, C channels, F bands, T frames of 10 ms.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Any, ClassVar
 
@@ -87,7 +88,7 @@ class Stapes(Backbone):
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
-        if not width > 0:
+        if not 0 < width < math.inf:
             raise OssicleError(f"width {width}: choose it above 0")
         self.width = width
         channels = self._scaled(STEM)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ossicle.backbones.packaged import STAPES
 from ossicle.backbones.tflite_reader import read_associated_lines, read_operations
 from ossicle.backbones.weight_files import Weights, WeightSource, read_cached, write_cached
 from ossicle.backbones.weights_efficientat import EFFICIENTAT_MN04
@@ -90,6 +91,7 @@ WEIGHTS: dict[str, WeightSource] = {
     "musicnn_msd": MUSICNN_MSD,
     "speaker_encoder": SPEAKER_ENCODER,
     "speech_embedding": SPEECH_EMBEDDING,
+    "stapes": STAPES,
     "yamnet": WeightSource(
         "AudioSet, 521 classes",
         "Apache-2.0",

@@ -17,6 +17,7 @@ from ossicle.augment import RandomGain
 from ossicle.backbones import Backbone
 from ossicle.errors import OssicleError
 from ossicle.heads import pool, pooled_size
+from ossicle.model import channels_last
 from ossicle.pretrain.objective import Pretraining, embedding, mlp
 from ossicle.pretrain.renorm import renormalise
 from ossicle.pretrain.simclr import TEMPERATURE, nt_xent
@@ -98,7 +99,7 @@ class Distill(Pretraining):
             sounds = self.gain.apply(sounds[:, 0], drawn)[:, None]
         with torch.no_grad(), torch.autocast(sounds.device.type, enabled=False):
             picture = self.views.frontend(sounds[:, 0])
-            picture = picture.contiguous(memory_format=torch.channels_last)
+            picture = channels_last(picture)
         maps = self.backbone(picture)
         numbers: dict[str, Tensor] = {}
         with torch.autocast(sounds.device.type, enabled=False):

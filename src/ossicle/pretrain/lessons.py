@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from ossicle.pretrain.distill import UNKNOWN
 from ossicle.pretrain.settings import Settings
 from ossicle.pretrain.teachers import Targets, learn_targets
 from ossicle.pretrain.waveforms import Waveforms, decode_cached, key
-from ossicle.pretrain.windows import Windows, cut_windows
+from ossicle.pretrain.windows import NOTHING, Windows, cut_windows, with_mixtures
 
 # A class of fewer clips is not known by its name.
 FEWEST = 4
@@ -115,27 +116,38 @@ def prepare_lessons(
     """
     s = settings
     waveforms = decode_cached(clips, sample_rate, workers)
-    windows = cut_windows(waveforms, s.window_s, s.seed)
+    windows = with_mixtures(cut_windows(waveforms, s.window_s, s.seed), s.mixtures, s.seed)
     if len(windows) < 2:
         raise DataError("the recordings are one window: components need two or more; add some")
     same = f"{key(as_clips(clips), sample_rate)} {sorted(s.window_s)} {s.seed}"
     same = hashlib.sha256(same.encode()).hexdigest()
     targets = learn_targets(
-        waveforms, windows, s.teachers, same, workers=workers, seed=s.seed, progress=progress
+        waveforms,
+        windows,
+        s.teachers,
+        same,
+        made=f"mixtures {s.mixtures:g}",
+        workers=workers,
+        seed=s.seed,
+        progress=progress,
     )
     facets = Facets({}, np.zeros((len(clips), 0), np.int64))
     if s.options.get("labels"):
         facets = read_facets(clips)
     # What is held out is asked about too, so that it can be held out later, or no longer.
     split = clips.table["split"].to_numpy(object)
-    trained = np.array([part is None or str(part).lower() == "train" for part in split])
-    rows = np.flatnonzero(trained[waveforms.rows][windows.items])
+    trained = np.array([pd.isna(part) or str(part).lower() == "train" for part in split])
+    heard = trained[waveforms.rows]
+    beside = (windows.other_items == NOTHING) | heard[windows.other_items]
+    rows = np.flatnonzero(heard[windows.items] & beside)
     if not len(rows):
         raise DataError("none of the clips is to be trained on: see their column split")
     numbers = facets.numbers[waveforms.rows][windows.items]
+    # What is mixed has several answers, and what is faster another pitch.
+    numbers = np.where(windows.changed[:, None], UNKNOWN, numbers)
     values = _Values(targets.values, numbers, rows)
-    windows = Windows(*(column[rows] for column in windows))
-    return Lessons(waveforms, windows, targets, facets, values, _variances(values, targets))
+    variances = _variances(values, targets)
+    return Lessons(waveforms, windows.some(rows), targets, facets, values, variances)
 
 
 class _Values:

@@ -324,7 +324,8 @@ class _Job:
                 world=s.devices,
                 seed=s.seed,
             )
-            return windows, sounds.seconds / 3600, sounds.skipped
+            learnt = sounds.only(sounds.rows[np.unique(lessons.windows.items)])
+            return windows, learnt.seconds / 3600, sounds.skipped
         real: CropBatches | None = None
         hours, skipped = 0.0, []
         if self.clips is not None:
@@ -371,11 +372,16 @@ class _Job:
         if self.settings.objective != "distill":
             for name in ("teachers", "window_s"):
                 same.pop(name)
+        if not self.settings.mixtures:  # without them it is the run that knows of none
+            same.pop("mixtures")
         recordings = "" if self.clips is None else key(as_clips(self.clips), sample_rate)
         labels: list[Any] = []
         if self.clips is not None and (
             self.settings.objective in LABELLED or self.settings.options.get("labels")
         ):
             labels = [self.clips.classes, self.clips.y().tolist()]
+        if self.clips is not None and self.settings.objective == "distill":
+            split = self.clips.table["split"].astype(str).tolist()
+            labels += [split] if len(set(split)) > 1 else []
         text = json.dumps(json_safe([same, recordings, labels]), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

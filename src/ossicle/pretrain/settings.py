@@ -67,6 +67,7 @@ class Settings:
         delta: how far the two sounds of a synthetic pair lie apart, 0 to 1.
         teachers: of "distill", whose words on every window are learnt; names with weights.
         window_s: of "distill": lengths of the windows, in seconds.
+        mixtures: of "distill": made windows for each that is a recording's as it is.
         options: further keywords of the objective.
         seed: of everything drawn.
         precision: of Lightning Fabric: "32-true", "bf16-mixed", ...
@@ -95,6 +96,7 @@ class Settings:
     delta: float = 0.25
     teachers: tuple[str, ...] = ()
     window_s: tuple[float, ...] = LENGTHS_S
+    mixtures: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     precision: str = "32-true"
@@ -132,7 +134,7 @@ class Settings:
         for name in ("steps", "neighbours"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise OssicleError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        for name in ("jitter_s", "weight_decay", "clipping", "seed"):
+        for name in ("jitter_s", "weight_decay", "clipping", "seed", "mixtures"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise OssicleError(f"{name} is {value}: it must be 0 or more")

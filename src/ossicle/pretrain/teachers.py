@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,14 +25,15 @@ from ossicle.audio import resample
 from ossicle.backbones import BACKBONES, WEIGHTS
 from ossicle.backbones.stapes import spans
 from ossicle.download import cache_dir
-from ossicle.errors import OssicleError
+from ossicle.errors import DataError, OssicleError
 from ossicle.features import Progress, one_thread, run_in_order
 from ossicle.heads import POOLINGS
 from ossicle.model import Model, create_model
 from ossicle.pretrain.waveforms import Waveforms
-from ossicle.pretrain.windows import Windows
+from ossicle.pretrain.windows import Windows, hear
 from ossicle.record import json_safe, replaced, write_json
 
+COMPONENTS = "components.safetensors"
 FREE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", "CC0-1.0", "ISC", "MIT")
 # Windows that the components are learnt from.
 SAMPLE = 4096
@@ -107,6 +109,7 @@ def learn_targets(
     names: Sequence[str],
     key: str,
     *,
+    made: str = "",
     workers: int = 1,
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
@@ -115,9 +118,11 @@ def learn_targets(
 
     Args:
         waveforms: decoded recordings.
-        windows: of them.
+        windows: of them; those that are made of others behind the real ones. Components are learnt
+            from the real ones, and kept apart, so that other made ones cost nothing but themselves.
         names: of teachers.
-        key: what tells these windows from others.
+        key: what tells the real windows from others.
+        made: what tells the made ones, beside `key`.
         workers: threads.
         seed: of the windows that components are learnt from.
         progress: told of windows done, over all teachers.
@@ -127,20 +132,36 @@ def learn_targets(
         DownloadError: a teacher's weights are not to be had.
     """
     check_teachers(names)
-    columns, sizes, folders = [], {}, {}
-    total = len(names) * len(windows)
-    for place, name in enumerate(names):
+    columns: list[np.ndarray] = []
+    sizes: dict[str, int] = {}
+    folders: dict[str, Path] = {}
+    n_real = int((~windows.changed).sum())
+    parts = [windows.some(np.arange(n_real)), windows.some(np.arange(n_real, len(windows)))]
+    total, before = len(names) * len(windows), 0
+    for name in names:
         teacher = TEACHERS.get(name, Teacher())
-        about = json.dumps([key, name, list(teacher), WEIGHTS[name].origin, SAMPLE, CUT, seed])
-        folder = cache_dir() / "teachers" / hashlib.sha256(about.encode()).hexdigest()[:16]
+        own = [key, name, list(teacher), WEIGHTS[name].origin, SAMPLE, CUT, seed]
+        learnt: list[np.ndarray] = []
+        for part, about in zip(parts, (own, [*own, made]), strict=True):
+            if not len(part):
+                continue
+            name_of = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+            folder = cache_dir() / "teachers" / name_of
 
-        def told(done: int, seconds: float, before: int = place * len(windows)) -> None:
-            if progress is not None:
-                progress(Progress(before + done, total, seconds))
+            def told(done: int, seconds: float, before: int = before) -> None:
+                if progress is not None:
+                    progress(Progress(before + done, total, seconds))
 
-        job = _Lesson(waveforms, windows, name, teacher, folder, workers, seed)
-        columns.append(job.values(told))
-        sizes[name], folders[name] = columns[-1].shape[1], folder
+            if learnt and not (folder / COMPONENTS).is_file():
+                folder.mkdir(parents=True, exist_ok=True)
+                with replaced(folder / COMPONENTS) as copy:
+                    shutil.copyfile(folders[name] / COMPONENTS, copy)
+            job = _Lesson(waveforms, part, name, teacher, folder, workers, seed)
+            learnt.append(job.values(told))
+            folders.setdefault(name, folder)
+            before += len(part)
+        columns.append(learnt[0] if len(learnt) == 1 else np.concatenate(learnt))
+        sizes[name] = columns[-1].shape[1]
     values = columns[0] if len(columns) == 1 else np.concatenate(columns, 1)
     return Targets(values, sizes, {n: WEIGHTS[n].licence for n in names}, folders)
 
@@ -151,7 +172,7 @@ def keep_with_run(targets: Targets, folder: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, source in targets.folders.items():
         with replaced(out / f"{name}.safetensors") as part:
-            shutil.copyfile(source / "components.safetensors", part)
+            shutil.copyfile(source / COMPONENTS, part)
 
 
 class Components(NamedTuple):
@@ -180,6 +201,9 @@ def learn_components(X: np.ndarray, size: int) -> Components:
     Args:
         X: (n, D) float32.
         size: components, at most; no more than n - 1 and D.
+
+    Raises:
+        DataError: all rows are alike.
     """
     mean, deviation = X.mean(0, dtype=np.float64), X.std(0, dtype=np.float64)
     deviation = np.where(deviation > 1e-6 * np.abs(mean) + 1e-12, deviation, 1.0)
@@ -193,7 +217,10 @@ def learn_components(X: np.ndarray, size: int) -> Components:
     values, vectors = np.linalg.eigh(gram)
     kept = min(size, len(X) - 1, X.shape[1])
     values, vectors = values[::-1][:kept], vectors[:, ::-1][:, :kept]
-    alive = values > 1e-9 * max(values[0], 1e-30)
+    # Of single precision, below which directions are noise.
+    alive = values > 1e-6 * max(values[0], 1e-30)
+    if not alive.any():
+        raise DataError("all windows sound alike to a teacher: there is nothing to learn from it")
     values, vectors = values[alive], vectors[:, alive]
     directions = Z.T @ (vectors / np.sqrt(values)).astype(np.float32) if wide else vectors
     spread = np.sqrt(values / len(X))
@@ -226,7 +253,8 @@ class _Lesson:
         k = components.directions.shape[1]
         done = 0
         if done_file.is_file() and data.is_file():
-            done = int(json.loads(done_file.read_text(encoding="utf-8"))["done"])
+            with suppress(ValueError, LookupError, TypeError):  # what a crash left of it
+                done = int(json.loads(done_file.read_text(encoding="utf-8"))["done"])
         if data.is_file() and data.stat().st_size != 2 * n * k:
             data.unlink()
             done = 0
@@ -254,7 +282,7 @@ class _Lesson:
         return create_model(self.name, pretrained=True)
 
     def _components(self) -> Components:
-        path = self.folder / "components.safetensors"
+        path = self.folder / COMPONENTS
         kept = _read_components(path)
         if kept is not None:
             return kept
@@ -307,9 +335,7 @@ class _Lesson:
         return np.concatenate(parts)
 
     def _sound(self, model: Model, row: int) -> np.ndarray:
-        item, first, length = (int(column[row]) for column in self.windows)
-        sound = self.waveforms.read(item, first, length)
-        sound = resample(sound, self._rate, model.sample_rate)
+        sound = resample(hear(self.waveforms, self.windows, row), self._rate, model.sample_rate)
         return np.ascontiguousarray(model.clip.filled(sound, model.sample_rate), np.float32)
 
 

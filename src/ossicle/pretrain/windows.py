@@ -1,7 +1,8 @@
 """Stretches of recordings that a teacher and its student hear alike, and batches of them.
 
 What a teacher says of a stretch holds for that stretch alone: so stretches are fixed once, a few
-lengths of them, and not drawn anew each time as crops are.
+lengths of them, and not drawn anew each time as crops are. The same with what is made of them: a
+teacher can be asked about a mixture, as long as the student hears that very mixture.
 """
 
 from __future__ import annotations
@@ -13,31 +14,111 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
+from ossicle.audio import resample
 from ossicle.errors import DataError, OssicleError
 from ossicle.pretrain.waveforms import Waveforms
 from ossicle.train import Batch, step_seed
 
 LENGTHS_S = (1.0, 2.0, 4.0)
-ORDER, CUT = 21, 22  # streams of random numbers
+ORDER, CUT, MIX = 21, 22, 23  # streams of random numbers
 # A rest of this share of a window is heard as a window of its own.
 REST = 0.25
+NOTHING = -1  # in place of what is mixed in
+MIXED = 0.7  # probability that something is mixed in
+LEVEL_DB = (-5.0, 20.0)
+OCTAVES = (-0.5, 0.5)  # faster or slower, and with it higher or lower
 
 
 class Windows(NamedTuple):
-    """Stretches of recordings.
+    """Stretches of recordings, as they are or changed; a row each.
 
     Attributes:
         items: (n,) recording of the waveforms.
         starts: (n,) first sample.
         lengths: (n,) samples; beyond the recording's end there are zeros.
+        other_items, other_starts: (n,) what is mixed in; -1: nothing.
+        levels_db: (n,) how much louder the first is than what is mixed in.
+        speeds: (n,) times that the first is faster and higher.
     """
 
     items: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
+    other_items: np.ndarray
+    other_starts: np.ndarray
+    levels_db: np.ndarray
+    speeds: np.ndarray
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def changed(self) -> np.ndarray:
+        """(n,) whether a window is not a recording's as it is."""
+        return (self.other_items != NOTHING) | (self.speeds != 1)
+
+    def some(self, rows: np.ndarray) -> Windows:
+        """Those of some rows."""
+        return Windows(*(column[rows] for column in self))
+
+
+def as_they_are(items: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Windows:
+    """Windows that nothing is done to."""
+    n = len(items)
+    nothing = np.full(n, NOTHING, np.int64)
+    return Windows(items, starts, lengths, nothing, nothing.copy(), np.zeros(n), np.ones(n))
+
+
+def with_mixtures(windows: Windows, share: float, seed: int = 0) -> Windows:
+    """Windows, and behind them made ones: faster or slower, most with another mixed in.
+
+    Args:
+        windows: as they are.
+        share: made ones for each that there is.
+        seed: of what is made.
+
+    Raises:
+        OssicleError: the share is below 0.
+    """
+    if not 0 <= share < np.inf:
+        raise OssicleError(f"mixtures {share}: give 0 or more for each window")
+    n = len(windows)
+    made = round(share * n)
+    rng = np.random.default_rng(step_seed(seed, 0, MIX))
+    first, other = rng.integers(n, size=made), rng.integers(n, size=made)
+    mixed = rng.random(made) < MIXED
+    new = Windows(
+        *windows.some(first)[:3],
+        other_items=np.where(mixed, windows.items[other], NOTHING),
+        other_starts=np.where(mixed, windows.starts[other], NOTHING),
+        levels_db=rng.uniform(*LEVEL_DB, made),
+        speeds=2 ** rng.uniform(*OCTAVES, made),
+    )
+    return Windows(*(np.concatenate(pair) for pair in zip(windows, new, strict=True)))
+
+
+def hear(waveforms: Waveforms, windows: Windows, row: int) -> np.ndarray:
+    """(N,) float32: the sound of a window, the same whenever it is heard."""
+    item, start, length = (int(column[row]) for column in windows[:3])
+    speed = float(windows.speeds[row])
+    if speed == 1:
+        sound = waveforms.read(item, start, length)
+    else:
+        rate = round(waveforms.sample_rate * speed)
+        whole = waveforms.read(item, start, round(length * speed) + 1)
+        sound = _fitted(resample(whole, rate, waveforms.sample_rate), length)
+    if windows.other_items[row] == NOTHING:
+        return sound
+    other = waveforms.read(int(windows.other_items[row]), int(windows.other_starts[row]), length)
+    own, beside = float(np.square(sound).mean()), float(np.square(other).mean())
+    if own == 0 or beside == 0:
+        return sound
+    sound = sound + other * np.float32((own / beside * 10 ** (-windows.levels_db[row] / 10)) ** 0.5)
+    return sound / np.float32(max(1.0, np.abs(sound).max()))
+
+
+def _fitted(samples: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(samples[:length], (0, max(0, length - len(samples))))
 
 
 def cut_windows(
@@ -70,7 +151,7 @@ def cut_windows(
         starts += places.tolist()
         lengths += [size] * count
     columns = np.array(items, np.int64), np.array(starts, np.int64), np.array(lengths, np.int64)
-    return Windows(*columns)
+    return as_they_are(*columns)
 
 
 class Rows(Protocol):
@@ -122,7 +203,7 @@ class WindowBatches:
         for length in np.unique(windows.lengths):
             pool = np.flatnonzero(windows.lengths == length)
             size = max(2, round(batch_size * shortest / length))
-            size = max(world, size // world * world)
+            size = max(2 * world, size // world * world)  # batch norms need two items
             if len(pool) >= size:
                 self.pools.append(pool)
                 self.sizes.append(size)
@@ -169,8 +250,7 @@ class WindowBatches:
 
     def read(self, row: int) -> np.ndarray:
         """(N,) float32: the sound of a window."""
-        item, start, length = (int(column[row]) for column in self.windows)
-        return self.waveforms.read(item, start, length)
+        return hear(self.waveforms, self.windows, row)
 
     def _order(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch: windows shuffled within a length, batches over all."""

@@ -190,7 +190,8 @@ def section(text: str, heading: str) -> str:
     return found
 
 
-def test_the_card_says_all_that_is_known(weights, config):
+def test_the_card_says_all_that_is_known(weights, config, monkeypatch, tmp_path):
+    monkeypatch.setattr(weights, "ROOT", tmp_path)  # whose corpus, if any, is no part of this
     told = {"hours": 11.0, "seconds": 5400.0, "steps": 20_000}
     text = weights.card(config, 1_945_024, CORPUS, told, SCORES, ["ossicle a", "ossicle b"])
     model = create_model(NAME)

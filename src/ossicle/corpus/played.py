@@ -118,7 +118,7 @@ def write_played(
         AudioError: a file cannot be written.
     """
     folder = Path(folder)
-    heard = [_SILENT, _OFF_CENTS, _PERIODIC, _LESS, _MORE]
+    heard = [_SILENT, _OFF_CENTS, _PERIODIC, _LESS, _MORE, list(SHARED)]
     told = json.dumps([list(plan), list(sources), player(), heard], sort_keys=True)
     key = hashlib.sha256(told.encode()).hexdigest()
     rows = _found(folder, key)

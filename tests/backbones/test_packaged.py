@@ -222,7 +222,7 @@ def test_the_same_bundle_gives_the_same_bytes_and_takes_the_old_files_place(save
 
 def test_a_head_stays_behind(model, saved, tmp_path):
     headed = bundle.load(saved)
-    head = nn.Linear(192, 3)
+    head = nn.Linear(160, 3)
     made = Model(
         headed.frontend,
         headed.backbone,

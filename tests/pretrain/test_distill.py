@@ -67,16 +67,15 @@ def test_layers_are_read_as_a_probe_reads_them_bands_of_every_second():
         "bands": both,  # which has them as channels
         "stem": three,
         "stage1_1": both,
-        "stage1_2": three,
-        "stage2_1": both,
-        "stage2_2": three,
-        "stage2_3": both,
-        "stage3_1": three,
-        "stage3_2": both,
-        "stage3_3": three,
-        "stage3_4": both,
+        "stage2_1": three,
+        "stage2_2": both,
+        "stage2_3": three,
+        "stage3_1": both,
+        "stage3_2": three,
+        "stage3_3": both,
+        "stage4_1": three,
+        "stage4_2": both,
         "words": both,
-        "order": three,
     }
     # Of a network that is read otherwise, the rest of it; without any, means.
     assert student_blocks(create_model("mfcc").backbone) == {"mfcc": ("mean", "std")}
@@ -314,7 +313,7 @@ def test_pairs_add_their_loss(recipe):
     net = student(recipe=recipe, pairs=0.7, gain=True)
     given, seen = batch(), []
     net.backbone.register_forward_hook(
-        lambda module, inputs, maps: seen.append((inputs[0], maps["order"]))
+        lambda module, inputs, maps: seen.append((inputs[0], maps["words"]))
     )
     loss, numbers = net(given, at(6, 1))
     (own, first), (changed, second) = seen

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ossicle.errors import OssicleError
+from ossicle.pretrain.places import placed
 from ossicle.pretrain.waveforms import Waveforms
 from ossicle.pretrain.windows import (
     LEVEL_DB,
@@ -34,7 +35,11 @@ def decoded(*sounds: np.ndarray) -> Waveforms:
 
 def unmixed(windows: Windows) -> Windows:
     nothing = np.full(len(windows), NOTHING)
-    return Windows(*windows[:3], nothing, nothing, *windows[5:])
+    return Windows(*windows[:3], nothing, nothing, *windows[5:7], nothing)
+
+
+def nowhere(windows: Windows) -> Windows:
+    return Windows(*windows[:7], np.full(len(windows), NOTHING))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +94,7 @@ def test_what_is_mixed_in_is_so_much_softer(sounds):
     rows = np.flatnonzero(made.other_items != NOTHING)
     assert len(rows) > 20
     for row in rows:
-        mixture = hear(sounds, made, row).astype(float)
+        mixture = hear(sounds, nowhere(made), row).astype(float)
         alone = unmixed(made)
         own = hear(sounds, alone, row).astype(float)
         other = sounds.read(int(made.other_items[row]), int(made.other_starts[row]), RATE)
@@ -106,7 +111,18 @@ def test_silence_beside_changes_nothing():
     made = with_mixtures(cut_windows(quiet, (1.0,)), 20)
     for row in np.flatnonzero((made.other_items == 1) & (made.items == 0)):
         alone = unmixed(made)
-        assert np.array_equal(hear(quiet, made, row), hear(quiet, alone, row))
+        assert np.array_equal(hear(quiet, nowhere(made), row), hear(quiet, alone, row))
+
+
+def test_made_ones_are_recorded_in_places_of_their_own(sounds):
+    made = with_mixtures(cut_windows(sounds, (1.0,)), 2)
+    rows = np.flatnonzero(made.changed)
+    assert len(set(made.places[rows])) == len(rows)
+    for row in rows[:20]:
+        sound = hear(sounds, nowhere(made), row)
+        want = placed(sound, RATE, int(made.places[row]))
+        assert np.array_equal(hear(sounds, made, row), want)
+        assert not np.array_equal(want, sound)
 
 
 @pytest.mark.parametrize("share", [-0.1, float("nan"), float("inf")])

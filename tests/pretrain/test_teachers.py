@@ -190,6 +190,7 @@ def test_features_that_never_change_say_nothing(n, size, value):
 
 def slow_read_out(name: str, waveforms: Waveforms, windows: Windows) -> np.ndarray:
     """(windows, D), one window at a time, in the order in which the blocks are kept."""
+    name, _, last = name.partition("/")
     model = create_model(name, pretrained=True)
     teacher = teachers.TEACHERS.get(name, Teacher())
     rows = []
@@ -203,6 +204,10 @@ def slow_read_out(name: str, waveforms: Waveforms, windows: Windows) -> np.ndarr
             maps = model.forward_layers(torch.from_numpy(sound)[None])
         maps = {layer: y[0].double().numpy() for layer, y in maps.items()}
         flat = {layer: y.reshape(len(y), -1) for layer, y in maps.items()}
+        if last:
+            y = list(flat.values())[-1]
+            rows.append(np.concatenate([y.mean(1), y.max(1)]))
+            continue
         parts = [y.mean(1) for y in flat.values()]
         for layer in teacher.banded:  # (C, F, T): eight groups of neighbouring bands
             profile = maps[layer].mean(-1)
@@ -222,7 +227,7 @@ def asked(waveforms, windows, names=(TINY,), **more) -> Targets:
     return learn_targets(waveforms, windows, names, "these", **more)
 
 
-@pytest.mark.parametrize("name", [TINY, OTHER, BARE])
+@pytest.mark.parametrize("name", [TINY, OTHER, BARE, f"{TINY}/last", f"{BARE}/last"])
 def test_targets_are_components_of_what_the_teacher_says(waveforms, windows, name):
     targets = asked(waveforms, windows, [name])
     X = slow_read_out(name, waveforms, windows)
@@ -260,6 +265,17 @@ def test_teachers_stand_side_by_side(waveforms, windows):
     assert np.array_equal(both.values, np.concatenate([a.values for a in alone], 1))
     assert list(both.sizes.values()) == [a.values.shape[1] for a in alone]
     assert len(set(both.folders.values())) == 2
+
+
+def test_a_last_layer_is_a_teacher_of_its_own(waveforms, windows, tmp_path):
+    both = asked(waveforms, windows, [TINY, f"{TINY}/last"])
+    assert both.licences == {TINY: "MIT", f"{TINY}/last": "MIT"}
+    assert len(set(both.folders.values())) == 2
+    alone = [asked(waveforms, windows, [name]) for name in both.sizes]
+    assert np.array_equal(both.values, np.concatenate([a.values for a in alone], 1))
+    keep_with_run(both, tmp_path)
+    kept = sorted(path.name for path in (tmp_path / "teachers").iterdir())
+    assert kept == ["tiny-last.safetensors", "tiny.safetensors"]
 
 
 def test_workers_change_nothing(waveforms, windows, tmp_path, monkeypatch):
@@ -421,6 +437,18 @@ def test_components_go_with_the_run(waveforms, windows, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("wide", [True, False])
+def test_components_are_kept_as_they_are_used(waveforms, windows, monkeypatch, wide):
+    """What goes on, or hears mixtures, reads them: of more features than windows, and of fewer."""
+    name = TINY if wide else f"{TINY}/last"
+    targets = asked(waveforms, windows, [name])
+    X = slow_read_out(name, waveforms, windows).astype(np.float32)
+    assert (X.shape[1] > len(windows)) == wide
+    with safe_open(targets.folders[name] / "components.safetensors", framework="numpy") as file:
+        learnt = Components(*(file.get_tensor(part) for part in Components._fields))
+    assert np.abs(learnt(X) - targets.values).max() < 4e-3 * np.abs(learnt(X)).max()
+
+
 # --- who may teach ---------------------------------------------------------------------------
 
 
@@ -429,6 +457,9 @@ def test_who_cannot_teach_is_refused(waveforms, windows, monkeypatch):
     cases = [
         ((), "distillation needs teachers: --teachers "),
         (("nobody",), "'nobody' cannot teach: choose networks with weights: .*yamnet"),
+        (("nobody/last",), "'nobody/last' cannot teach"),
+        ((f"{TINY}/last/last",), "cannot teach"),
+        ((f"{OTHER}/last",), r"licence \(CC-BY-NC-4.0\)"),
         (("crnn",), "'crnn' cannot teach"),  # a network, but without published weights
         ((TINY, OTHER), r"other cannot teach: its licence \(CC-BY-NC-4.0\)"),
         ((TINY, BARE, TINY), "a teacher is named twice"),

@@ -1,12 +1,10 @@
 """stapes: ossicle's own network, small, and made to be read out at every layer.
 
 Named after the smallest of the ossicles. Plain 3 x 3 convolutions: at these widths a CPU computes
-them several times as fast as depthwise ones of as many operations. Three things serve the
-read-out. Frequency is halved late, so that the middle layers keep pitch and formants (Niizumi et
-al. 2022, "Composing general audio representation", section 3). The log-mels themselves are the
-first layer (Schmid et al. 2023, "Low-complexity audio embedding extractors", section III). The last
-layer keeps the order of what is heard: its means over eight spans of the clip, one after another,
-stand where other maps have their bands.
+them several times as fast as depthwise ones of as many operations. Two things serve the read-out.
+The log-mels themselves are the first layer (Schmid et al. 2023, "Low-complexity audio embedding
+extractors", section III). And "words" sees all bands of a middle stage at once, whose frames are
+short yet: so it tells formants and their changes apart, as the speech networks that teach it do.
 
 B batch, C channels, F bands, T frames of 10 ms.
 """
@@ -24,25 +22,22 @@ from ossicle.backbones.base import Backbone, LayerInfo
 from ossicle.errors import OssicleError
 
 N_BANDS = 96
-# The longest that the network sees at once, in frames.
-WINDOW = 1000
-SPANS = 8
-STEM = 24
-# (channels, stride over bands, stride over time, convolutions) of the stages.
-STAGES = ((48, 2, 2, 2), (96, 2, 2, 3), (224, 2, 2, 4))
+STEM = 16
+# (channels, convolutions) of the stages; the first one of each halves bands and frames.
+STAGES = ((40, 1), (80, 3), (160, 3), (192, 2))
 # The stage that "words" is read from, whose frames are 80 ms apart.
 WORDS_FROM = "stage2_3"
-WORDS = 192
+WORDS = 160
 
 
 class Convolution(nn.Module):
     """3 x 3 convolution, batch norm, ReLU; what comes in is added where its shape is the same."""
 
-    def __init__(self, in_channels: int, channels: int, stride: tuple[int, int] = (1, 1)) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
-        self.adds = in_channels == channels and stride == (1, 1)
+        self.adds = in_channels == channels and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, F, T) -> (B, C', F', T')."""
@@ -51,11 +46,10 @@ class Convolution(nn.Module):
 
 
 class Stapes(Backbone):
-    """(B, 1, 96, T) -> the bands, the stem, nine convolutions, "words" and "order".
+    """(B, 1, 96, T) -> the bands, the stem, nine convolutions and "words".
 
-    "bands" has the log-mels, (B, 96, T), with the bands as channels. "words" (B, 192, T / 8) sees
-    all bands of the second stage at once. "order" (B, 192, 8, 1) has the means of "words" over
-    eight spans of the clip, of one length, one after another.
+    "bands" has the log-mels, (B, 96, T), with the bands as channels. "words" (B, 160, T / 8) sees
+    all bands of the second stage at once.
 
     Args:
         width: times that the channels are multiplied by.
@@ -67,14 +61,14 @@ class Stapes(Backbone):
     frontend: ClassVar[dict[str, Any]] = {
         "name": "log_mel",
         "sample_rate": 16_000,
-        "n_fft": 1024,
+        "n_fft": 512,
         "win_length": 512,
         "hop_length": 160,
         "n_mels": N_BANDS,
         "fmin": 50.0,
         "fmax": 7_800.0,
-        "mel_scale": "htk",
-        "triangles": "mel",
+        "mel_scale": "slaney",
+        "triangles": "hz",
         "norm": None,
         "power": 1.0,
         "scaling": "log",
@@ -83,6 +77,8 @@ class Stapes(Backbone):
         "window_align": "left",
     }
     clip: ClassVar[dict[str, Any]] = {"window_s": 10.0, "min_s": 1.0, "fill": "none"}
+    # 1 of the stem, then of each convolution the frames between those that it finds.
+    reach: ClassVar[int | None] = 111
     source: ClassVar[str] = "ossicle's own, by distillation of published networks"
     seedless_layers: ClassVar[tuple[str, ...]] = ("bands",)
 
@@ -102,10 +98,10 @@ class Stapes(Backbone):
         bands, stride = N_BANDS // 3, 2
         info = [LayerInfo("bands", N_BANDS, 0, 1), LayerInfo("stem", channels, bands, stride)]
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
-        for number, (wide, over_bands, over_time, depth) in enumerate(STAGES, start=1):
+        for number, (wide, depth) in enumerate(STAGES, start=1):
             for place in range(1, depth + 1):
-                step = (over_bands, over_time) if place == 1 else (1, 1)
-                bands, stride = bands // step[0], stride * step[1]
+                step = 2 if place == 1 else 1
+                bands, stride = bands // step, stride * step
                 name = f"stage{number}_{place}"
                 blocks[name] = Convolution(channels, self._scaled(wide), step)
                 channels = self._scaled(wide)
@@ -118,10 +114,7 @@ class Stapes(Backbone):
             nn.BatchNorm1d(words),
             nn.ReLU(inplace=True),
         )
-        info += [
-            LayerInfo("words", words, 0, heard.stride),
-            LayerInfo("order", words, SPANS, WINDOW),
-        ]
+        info.append(LayerInfo("words", words, 0, heard.stride))
         self.feature_info = tuple(info)
 
     def _scaled(self, channels: int) -> int:
@@ -132,7 +125,7 @@ class Stapes(Backbone):
         return {"width": self.width}
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        """(B, 1, 96, T) -> 13 maps by name."""
+        """(B, 1, 96, T) -> 12 maps by name."""
         maps = OrderedDict({"bands": x[:, 0]})
         x = self.stem(self.level(x))
         maps["stem"] = x
@@ -140,12 +133,4 @@ class Stapes(Backbone):
             x = block(x)
             maps[name] = x
         maps["words"] = self.words(maps[WORDS_FROM].flatten(1, 2))
-        maps["order"] = spans(maps["words"])
         return maps
-
-
-def spans(x: Tensor) -> Tensor:
-    """(B, C, T) -> (B, C, 8, 1): means over eight spans, which share frames at their borders."""
-    if x.shape[-1] < SPANS:
-        x = F.interpolate(x.float(), SPANS, mode="nearest").to(x.dtype)
-    return F.adaptive_avg_pool1d(x, SPANS).unsqueeze(-1)

@@ -126,7 +126,7 @@ def prepare_lessons(
         windows,
         s.teachers,
         same,
-        made=f"mixtures {s.mixtures:g}",
+        made=f"mixtures in places {s.mixtures:g}",
         workers=workers,
         seed=s.seed,
         progress=progress,

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ossicle.audio import resample
 from ossicle.backbones import BACKBONES, WEIGHTS
-from ossicle.backbones.stapes import spans
 from ossicle.download import cache_dir
 from ossicle.errors import DataError, OssicleError
 from ossicle.features import Progress, one_thread, run_in_order
@@ -41,6 +41,7 @@ CUT = 8.0
 CHUNK = 256
 AT_ONCE_S = 16.0
 ORDERED = "spans"  # beside the poolings of any layer
+SPANS = 8
 
 
 class Teacher(NamedTuple):
@@ -50,13 +51,18 @@ class Teacher(NamedTuple):
         size: components kept.
         banded: layers that are also read channel by band.
         ordered: layers that are also read in eight spans of the window, one after another.
+        deepest: the mean and the maximum of the last layer, and no other.
     """
 
     size: int = 128
     banded: tuple[str, ...] = ()
     ordered: tuple[str, ...] = ()
+    deepest: bool = False
 
 
+# Behind a network's name: its last layer, as a teacher of its own. Among all layers it is one of
+# many, though in networks of sound it tells what sounds better than the rest.
+LAST = "/last"
 # Others are taught by the mean of each of their layers and the maximum of the last.
 TEACHERS: dict[str, Teacher] = {
     "yamnet": Teacher(512, ("pointwise4", "pointwise6", "pointwise8")),
@@ -81,6 +87,18 @@ class Targets(NamedTuple):
     folders: dict[str, Path]
 
 
+def network_of(name: str) -> str:
+    """The network that a teacher is: "yamnet" of "yamnet/last"."""
+    return name.removesuffix(LAST)
+
+
+def teacher_of(name: str) -> Teacher:
+    """What of it is taught."""
+    if name.endswith(LAST):
+        return Teacher(256, deepest=True)
+    return TEACHERS.get(name, Teacher())
+
+
 def check_teachers(names: Sequence[str]) -> None:
     """Refuse what cannot teach.
 
@@ -91,10 +109,11 @@ def check_teachers(names: Sequence[str]) -> None:
     if not names:
         raise OssicleError("distillation needs teachers: --teachers yamnet,efficientat_mn04")
     for name in names:
-        if name not in BACKBONES or name not in WEIGHTS:
+        network = network_of(name)
+        if network not in BACKBONES or network not in WEIGHTS:
             known = ", ".join(sorted(WEIGHTS))
             raise OssicleError(f"{name!r} cannot teach: choose networks with weights: {known}")
-        licence = WEIGHTS[name].licence
+        licence = WEIGHTS[network].licence
         if licence not in FREE:
             raise OssicleError(
                 f"{name} cannot teach: its licence ({licence}) may not let weights be made from it"
@@ -139,8 +158,10 @@ def learn_targets(
     parts = [windows.some(np.arange(n_real)), windows.some(np.arange(n_real, len(windows)))]
     total, before = len(names) * len(windows), 0
     for name in names:
-        teacher = TEACHERS.get(name, Teacher())
-        own = [key, name, list(teacher), WEIGHTS[name].origin, SAMPLE, CUT, seed]
+        teacher = teacher_of(name)
+        origin = WEIGHTS[network_of(name)].origin
+        # Older answers, which knew of no `deepest`, count as well.
+        own = [key, name, list(teacher[:3]), origin, SAMPLE, CUT, seed]
         learnt: list[np.ndarray] = []
         for part, about in zip(parts, (own, [*own, made]), strict=True):
             if not len(part):
@@ -163,7 +184,7 @@ def learn_targets(
         columns.append(learnt[0] if len(learnt) == 1 else np.concatenate(learnt))
         sizes[name] = columns[-1].shape[1]
     values = columns[0] if len(columns) == 1 else np.concatenate(columns, 1)
-    return Targets(values, sizes, {n: WEIGHTS[n].licence for n in names}, folders)
+    return Targets(values, sizes, {n: WEIGHTS[network_of(n)].licence for n in names}, folders)
 
 
 def keep_with_run(targets: Targets, folder: Path) -> None:
@@ -171,7 +192,7 @@ def keep_with_run(targets: Targets, folder: Path) -> None:
     out = folder / "teachers"
     out.mkdir(parents=True, exist_ok=True)
     for name, source in targets.folders.items():
-        with replaced(out / f"{name}.safetensors") as part:
+        with replaced(out / f"{name.replace('/', '-')}.safetensors") as part:
             shutil.copyfile(source / COMPONENTS, part)
 
 
@@ -279,7 +300,7 @@ class _Lesson:
         return self.waveforms.sample_rate
 
     def _model(self) -> Model:
-        return create_model(self.name, pretrained=True)
+        return create_model(network_of(self.name), pretrained=True)
 
     def _components(self) -> Components:
         path = self.folder / COMPONENTS
@@ -294,9 +315,11 @@ class _Lesson:
         with one_thread():
             X = np.concatenate([part for _, part in self._in_order(model, chunks)])
         learnt = learn_components(X, self.teacher.size)
+        # safetensors writes memory as it lies, under the shape that it would have in C's order.
+        arrays = map(np.ascontiguousarray, learnt)
         with replaced(path) as part:
             metadata = {"about": json.dumps(json_safe(self._about(model)))}
-            save_file(dict(zip(Components._fields, learnt, strict=True)), part, metadata=metadata)
+            save_file(dict(zip(Components._fields, arrays, strict=True)), part, metadata=metadata)
         return learnt
 
     def _in_order(self, model: Model, chunks: list[np.ndarray]) -> Iterator[tuple[int, Any]]:
@@ -304,7 +327,7 @@ class _Lesson:
         return run_in_order(lambda rows: self._features(model, rows), rows, self.workers)  # type: ignore[arg-type]
 
     def _about(self, model: Model) -> dict[str, Any]:
-        source = WEIGHTS[self.name]
+        source = WEIGHTS[network_of(self.name)]
         return {
             "teacher": self.name,
             "licence": source.licence,
@@ -315,6 +338,8 @@ class _Lesson:
 
     def _blocks(self, model: Model) -> list[str]:
         last = f"{model.layers[-1]}/max"
+        if self.teacher.deepest:
+            return [f"{model.layers[-1]}/mean", last]
         banded = [f"{layer}/band" for layer in self.teacher.banded]
         ordered = [f"{layer}/{ORDERED}" for layer in self.teacher.ordered]
         return [*(f"{layer}/mean" for layer in model.layers), *banded, *ordered, last]
@@ -349,6 +374,13 @@ def _read_out(model: Model, maps: Any, blocks: Sequence[str]) -> np.ndarray:
         else:
             parts.append(POOLINGS[pooling](x))
     return torch.cat(parts, 1).numpy()
+
+
+def spans(x: torch.Tensor) -> torch.Tensor:
+    """(B, C, T) -> (B, C, 8, 1): means over eight spans, which share frames at their borders."""
+    if x.shape[-1] < SPANS:
+        x = F.interpolate(x.float(), SPANS, mode="nearest").to(x.dtype)
+    return F.adaptive_avg_pool1d(x, SPANS).unsqueeze(-1)
 
 
 def _read_components(path: Path) -> Components | None:

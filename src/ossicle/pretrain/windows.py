@@ -16,6 +16,7 @@ import torch
 
 from ossicle.audio import resample
 from ossicle.errors import DataError, OssicleError
+from ossicle.pretrain.places import placed
 from ossicle.pretrain.waveforms import Waveforms
 from ossicle.train import Batch, step_seed
 
@@ -39,6 +40,7 @@ class Windows(NamedTuple):
         other_items, other_starts: (n,) what is mixed in; -1: nothing.
         levels_db: (n,) how much louder the first is than what is mixed in.
         speeds: (n,) times that the first is faster and higher.
+        places: (n,) number of where all that is recorded, see ``places``; -1: nowhere else.
     """
 
     items: np.ndarray
@@ -48,6 +50,7 @@ class Windows(NamedTuple):
     other_starts: np.ndarray
     levels_db: np.ndarray
     speeds: np.ndarray
+    places: np.ndarray
 
     def __len__(self) -> int:
         return len(self.items)
@@ -55,7 +58,7 @@ class Windows(NamedTuple):
     @property
     def changed(self) -> np.ndarray:
         """(n,) whether a window is not a recording's as it is."""
-        return (self.other_items != NOTHING) | (self.speeds != 1)
+        return (self.other_items != NOTHING) | (self.speeds != 1) | (self.places != NOTHING)
 
     def some(self, rows: np.ndarray) -> Windows:
         """Those of some rows."""
@@ -66,11 +69,13 @@ def as_they_are(items: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> W
     """Windows that nothing is done to."""
     n = len(items)
     nothing = np.full(n, NOTHING, np.int64)
-    return Windows(items, starts, lengths, nothing, nothing.copy(), np.zeros(n), np.ones(n))
+    unmixed = nothing.copy(), nothing.copy(), np.zeros(n), np.ones(n)
+    return Windows(items, starts, lengths, *unmixed, nothing)
 
 
 def with_mixtures(windows: Windows, share: float, seed: int = 0) -> Windows:
-    """Windows, and behind them made ones: faster or slower, most with another mixed in.
+    """Windows, and behind them made ones: faster or slower, most with another mixed in, each in a
+    place of its own.
 
     Args:
         windows: as they are.
@@ -93,12 +98,19 @@ def with_mixtures(windows: Windows, share: float, seed: int = 0) -> Windows:
         other_starts=np.where(mixed, windows.starts[other], NOTHING),
         levels_db=rng.uniform(*LEVEL_DB, made),
         speeds=2 ** rng.uniform(*OCTAVES, made),
+        places=rng.integers(2**31, size=made),
     )
     return Windows(*(np.concatenate(pair) for pair in zip(windows, new, strict=True)))
 
 
 def hear(waveforms: Waveforms, windows: Windows, row: int) -> np.ndarray:
     """(N,) float32: the sound of a window, the same whenever it is heard."""
+    sound = _mixed(waveforms, windows, row)
+    place = int(windows.places[row])
+    return sound if place == NOTHING else placed(sound, waveforms.sample_rate, place)
+
+
+def _mixed(waveforms: Waveforms, windows: Windows, row: int) -> np.ndarray:
     item, start, length = (int(column[row]) for column in windows[:3])
     speed = float(windows.speeds[row])
     if speed == 1:

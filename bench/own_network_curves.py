@@ -143,7 +143,9 @@ def figure(found: Mapping[str, Mapping[str, Any]]) -> Figure:
         axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xlabel(what)
         axis.set_ylabel("mean accuracy" if axis is axes[0][0] else "")
-        axis.legend(loc="lower right")
+    # Above both panels, where no point can lie.
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    drawing.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return drawing
 
 

@@ -28,7 +28,8 @@ def pretrain(
     ] = "slowfast_nfnet_f0",
     keywords: Set = None,
     teachers: Annotated[
-        str, typer.Option(help="Of distill: networks with weights, with commas.")
+        str,
+        typer.Option(help="Of distill: networks, with commas; NAME/last is its last layer alone."),
     ] = "",
     windows: Annotated[
         str, typer.Option(help="Of distill: seconds of the windows, with commas.")

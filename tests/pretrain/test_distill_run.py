@@ -308,6 +308,11 @@ def test_what_cannot_run_is_told_before_anything_is_decoded(clips, tmp_path, mon
         (plain, {"options": {"labels": 1.0}}, "none of the form NAME:VALUE has two values"),
         (None, {}, "distill needs recordings: pass a folder or a manifest"),
         (clips, {"objective": "simclr"}, "simclr has no teachers: they are for distill"),
+        (
+            clips,
+            {"objective": "simclr", "teachers": (), "mixtures": 1.0},
+            "simclr has no mixtures: they are for distill",
+        ),
     ]
     for given, more, words in cases:
         for refuse in (check_run, pretrain):

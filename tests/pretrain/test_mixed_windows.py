@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from ossicle.errors import OssicleError
+from ossicle.pretrain import places
+from ossicle.pretrain import windows as windows_module
 from ossicle.pretrain.places import placed
 from ossicle.pretrain.waveforms import Waveforms
 from ossicle.pretrain.windows import (
@@ -15,6 +17,7 @@ from ossicle.pretrain.windows import (
     Windows,
     cut_windows,
     hear,
+    mixtures_key,
     with_mixtures,
 )
 
@@ -129,3 +132,13 @@ def test_made_ones_are_recorded_in_places_of_their_own(sounds):
 def test_no_such_share(sounds, share):
     with pytest.raises(OssicleError, match="mixtures"):
         with_mixtures(cut_windows(sounds, (1.0,)), share)
+
+
+def test_windows_made_otherwise_have_another_key(monkeypatch):
+    """Or what teachers said of the former ones would be taken for what they say of these."""
+    keys = {mixtures_key(1.0), mixtures_key(0.5)}
+    monkeypatch.setattr(windows_module, "LEVEL_DB", (0.0, 1.0))
+    keys.add(mixtures_key(1.0))
+    for name in [name for name in dir(places) if name.isupper() and name not in ("KEY", "PLACE")]:
+        assert any(value is getattr(places, name) for value in places.KEY), name
+    assert len(keys) == 3

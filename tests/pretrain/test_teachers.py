@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.numpy import save_file
 from sklearn.decomposition import PCA
 from torch import nn
 
@@ -34,7 +35,7 @@ from ossicle.pretrain.teachers import (
     learn_targets,
 )
 from ossicle.pretrain.waveforms import Waveforms
-from ossicle.pretrain.windows import Windows, cut_windows
+from ossicle.pretrain.windows import Windows, cut_windows, with_mixtures
 
 RATE = 8000
 # Two teachers that need no download: small, with weights drawn at random; and the log-mels.
@@ -447,6 +448,31 @@ def test_components_are_kept_as_they_are_used(waveforms, windows, monkeypatch, w
     with safe_open(targets.folders[name] / "components.safetensors", framework="numpy") as file:
         learnt = Components(*(file.get_tensor(part) for part in Components._fields))
     assert np.abs(learnt(X) - targets.values).max() < 4e-3 * np.abs(learnt(X)).max()
+
+
+@pytest.mark.parametrize("of", ["real", "made"])
+def test_numbers_of_other_components_are_made_anew(waveforms, windows, of):
+    """Components that were lost and learnt again, or that are not those of the real windows."""
+    all_of_them = with_mixtures(windows, 1.0)
+
+    def ask() -> Targets:
+        return learn_targets(waveforms, all_of_them, [TINY], "these", made="so")
+
+    before = ask()
+    (real,) = before.folders.values()
+    (made,) = [folder for folder in (cache_dir() / "teachers").iterdir() if folder != real]
+    folder = real if of == "real" else made
+    kept = np.array(before.values)
+    damaged = np.memmap(folder / "values.f16", np.float16, "r+")
+    damaged[:] = 7  # as if it had been said through other components
+    damaged.flush()
+    if of == "real":
+        (folder / "components.safetensors").unlink()
+    else:
+        tensors = dict.fromkeys(Components._fields, np.zeros(3, np.float32))
+        save_file(tensors, folder / "components.safetensors")
+    assert np.array_equal(ask().values, kept)
+    assert len(list((cache_dir() / "teachers").iterdir())) == 2
 
 
 # --- who may teach ---------------------------------------------------------------------------

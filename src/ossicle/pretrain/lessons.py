@@ -19,7 +19,7 @@ from ossicle.pretrain.distill import UNKNOWN
 from ossicle.pretrain.settings import Settings
 from ossicle.pretrain.teachers import Targets, learn_targets
 from ossicle.pretrain.waveforms import Waveforms, decode_cached, key
-from ossicle.pretrain.windows import NOTHING, Windows, cut_windows, with_mixtures
+from ossicle.pretrain.windows import NOTHING, Windows, cut_windows, mixtures_key, with_mixtures
 
 # A class of fewer clips is not known by its name.
 FEWEST = 4
@@ -126,7 +126,7 @@ def prepare_lessons(
         windows,
         s.teachers,
         same,
-        made=f"mixtures in places {s.mixtures:g}",
+        made=mixtures_key(s.mixtures),
         workers=workers,
         seed=s.seed,
         progress=progress,

@@ -29,6 +29,9 @@ SNR_DB = (0.0, 40.0)
 COLOUR = (0.0, 2.0)
 SOFTEST_HZ = 20.0  # below, noise rises no further
 GAIN_DB = (-20.0, 0.0)
+# What tells these places from others.
+KEY: tuple[object, ...] = (ROOM, LOW_CUT, HIGH_CUT, NOISE, T60_S, DIRECT_DB, LOW_CUT_HZ)
+KEY += (HIGH_CUT_HZ, ORDER, SNR_DB, COLOUR, SOFTEST_HZ, GAIN_DB)
 
 
 class Place(NamedTuple):

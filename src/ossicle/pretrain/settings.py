@@ -121,6 +121,8 @@ class Settings:
                 raise OssicleError("distill has no synthetic pairs: leave out synthetic")
         elif self.teachers:
             raise OssicleError(f"{self.objective} has no teachers: they are for distill")
+        elif self.mixtures:
+            raise OssicleError(f"{self.objective} has no mixtures: they are for distill")
         if self.optimiser not in OPTIMISERS:
             known = ", ".join(OPTIMISERS)
             raise OssicleError(f"unknown optimiser {self.optimiser!r}: choose one of {known}")

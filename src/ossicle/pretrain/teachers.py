@@ -34,14 +34,14 @@ from ossicle.pretrain.windows import Windows, hear
 from ossicle.record import json_safe, replaced, write_json
 
 COMPONENTS = "components.safetensors"
+DONE = "done.json"
 FREE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", "CC0-1.0", "ISC", "MIT")
 # Windows that the components are learnt from.
 SAMPLE = 4096
 CUT = 8.0
 CHUNK = 256
 AT_ONCE_S = 16.0
-ORDERED = "spans"  # beside the poolings of any layer
-SPANS = 8
+ORDERED, SPANS = "spans", 8  # beside the poolings of any layer
 
 
 class Teacher(NamedTuple):
@@ -60,8 +60,7 @@ class Teacher(NamedTuple):
     deepest: bool = False
 
 
-# Behind a network's name: its last layer, as a teacher of its own. Among all layers it is one of
-# many, though in networks of sound it tells what sounds better than the rest.
+# Behind a network's name: its last layer, which among all is one of many, as a teacher of its own.
 LAST = "/last"
 # Others are taught by the mean of each of their layers and the maximum of the last.
 TEACHERS: dict[str, Teacher] = {
@@ -137,8 +136,8 @@ def learn_targets(
 
     Args:
         waveforms: decoded recordings.
-        windows: of them; those that are made of others behind the real ones. Components are learnt
-            from the real ones, and kept apart, so that other made ones cost nothing but themselves.
+        windows: of them; those made of others come last. Components are learnt from the real ones,
+            and kept apart, so that other made ones cost nothing but themselves.
         names: of teachers.
         key: what tells the real windows from others.
         made: what tells the made ones, beside `key`.
@@ -158,10 +157,8 @@ def learn_targets(
     parts = [windows.some(np.arange(n_real)), windows.some(np.arange(n_real, len(windows)))]
     total, before = len(names) * len(windows), 0
     for name in names:
-        teacher = teacher_of(name)
-        origin = WEIGHTS[network_of(name)].origin
-        # Older answers, which knew of no `deepest`, count as well.
-        own = [key, name, list(teacher[:3]), origin, SAMPLE, CUT, seed]
+        teacher, origin = teacher_of(name), WEIGHTS[network_of(name)].origin
+        own = [key, name, list(teacher), origin, SAMPLE, CUT, seed]
         learnt: list[np.ndarray] = []
         for part, about in zip(parts, (own, [*own, made]), strict=True):
             if not len(part):
@@ -173,10 +170,8 @@ def learn_targets(
                 if progress is not None:
                     progress(Progress(before + done, total, seconds))
 
-            if learnt and not (folder / COMPONENTS).is_file():
-                folder.mkdir(parents=True, exist_ok=True)
-                with replaced(folder / COMPONENTS) as copy:
-                    shutil.copyfile(folders[name] / COMPONENTS, copy)
+            if learnt:
+                _carry_over(folders[name], folder)
             job = _Lesson(waveforms, part, name, teacher, folder, workers, seed)
             learnt.append(job.values(told))
             folders.setdefault(name, folder)
@@ -185,6 +180,17 @@ def learn_targets(
         sizes[name] = columns[-1].shape[1]
     values = columns[0] if len(columns) == 1 else np.concatenate(columns, 1)
     return Targets(values, sizes, {n: WEIGHTS[network_of(n)].licence for n in names}, folders)
+
+
+def _carry_over(source: Path, folder: Path) -> None:
+    """Components into another folder, where what was said through others counts no more."""
+    there = folder / COMPONENTS
+    if there.is_file() and there.read_bytes() == (source / COMPONENTS).read_bytes():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DONE).unlink(missing_ok=True)
+    with replaced(there) as copy:
+        shutil.copyfile(source / COMPONENTS, copy)
 
 
 def keep_with_run(targets: Targets, folder: Path) -> None:
@@ -268,7 +274,7 @@ class _Lesson:
 
     def values(self, told: Callable[[int, float], None]) -> np.ndarray:
         n = len(self.windows)
-        data, done_file = self.folder / "values.f16", self.folder / "done.json"
+        data, done_file = self.folder / "values.f16", self.folder / DONE
         self.folder.mkdir(parents=True, exist_ok=True)
         components = self._components()
         k = components.directions.shape[1]
@@ -317,6 +323,7 @@ class _Lesson:
         learnt = learn_components(X, self.teacher.size)
         # safetensors writes memory as it lies, under the shape that it would have in C's order.
         arrays = map(np.ascontiguousarray, learnt)
+        (self.folder / DONE).unlink(missing_ok=True)  # numbers belong to their components
         with replaced(path) as part:
             metadata = {"about": json.dumps(json_safe(self._about(model)))}
             save_file(dict(zip(Components._fields, arrays, strict=True)), part, metadata=metadata)

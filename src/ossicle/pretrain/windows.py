@@ -7,6 +7,7 @@ teacher can be asked about a mixture, as long as the student hears that very mix
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -16,7 +17,7 @@ import torch
 
 from ossicle.audio import resample
 from ossicle.errors import DataError, OssicleError
-from ossicle.pretrain.places import placed
+from ossicle.pretrain import places
 from ossicle.pretrain.waveforms import Waveforms
 from ossicle.train import Batch, step_seed
 
@@ -103,11 +104,16 @@ def with_mixtures(windows: Windows, share: float, seed: int = 0) -> Windows:
     return Windows(*(np.concatenate(pair) for pair in zip(windows, new, strict=True)))
 
 
+def mixtures_key(share: float) -> str:
+    """What tells windows made as ``with_mixtures`` does from those made otherwise."""
+    return json.dumps([share, MIXED, LEVEL_DB, OCTAVES, places.KEY])
+
+
 def hear(waveforms: Waveforms, windows: Windows, row: int) -> np.ndarray:
     """(N,) float32: the sound of a window, the same whenever it is heard."""
     sound = _mixed(waveforms, windows, row)
     place = int(windows.places[row])
-    return sound if place == NOTHING else placed(sound, waveforms.sample_rate, place)
+    return sound if place == NOTHING else places.placed(sound, waveforms.sample_rate, place)
 
 
 def _mixed(waveforms: Waveforms, windows: Windows, row: int) -> np.ndarray:

@@ -30,6 +30,7 @@ BASE: Options = {
     "--steps": "500",
 }
 FINAL_STEPS = 14000
+MUON: Options = {"--optimiser": "muon", "--learning-rate": "2e-2"}
 
 
 class Run(NamedTuple):
@@ -53,10 +54,18 @@ class Run(NamedTuple):
 RUNS: dict[str, Run] = {
     # What ships: nothing was chosen by it, so nothing is held out of what it hears.
     "final": Run(
-        changes={"--steps": str(FINAL_STEPS), "--mixtures": "1"}, table="corpus/corpus.csv"
+        changes={
+            **MUON,
+            "--steps": str(FINAL_STEPS),
+            "--mixtures": "1",
+            "--batch-size": "256",
+            "--devices": "2",
+        },
+        table="corpus/corpus.csv",
     ),
     # Half the hours and few steps: what is chosen between is compared alike.
     "base": Run(table="train-1_2.csv"),
+    "muon": Run("ablation", MUON, of="base"),
     "labels": Run("ablation", {"--option labels": "0.1"}, of="base"),
     "mixtures": Run("ablation", {"--mixtures": "1"}, of="base"),
     "sound_teachers": Run("ablation", {"--teachers": "yamnet,efficientat_mn04"}, of="base"),

@@ -69,7 +69,7 @@ def pretrain(
     ] = 1,
     learning_rate: Annotated[float, typer.Option(help="At its peak.")] = 2e-3,
     weight_decay: Annotated[float, typer.Option(help="Of weights, not of biases.")] = 1e-2,
-    optimiser: Annotated[str, typer.Option(help="adamw, adam or sgd.")] = "adamw",
+    optimiser: Annotated[str, typer.Option(help="adamw, adam, muon or sgd.")] = "adamw",
     clipping: Annotated[
         float | None, typer.Option(help="Adaptive gradient clipping; 0 is none.")
     ] = None,

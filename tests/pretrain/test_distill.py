@@ -423,7 +423,7 @@ def test_sounds_and_targets_arrive_as_they_are(precision):
         assert computed is (torch.bfloat16 if precision == "bf16-mixed" else torch.float32)
 
 
-def test_only_the_network_computes_with_sixteen_bits():
+def test_only_the_network_and_what_reads_it_for_teachers_compute_with_sixteen_bits():
     net = student(pairs=0.5, facets=FACETS, labels=0.3, recipe="contrast")
     given, _ = labelled()
     dtypes: dict[str, set] = {}
@@ -444,7 +444,8 @@ def test_only_the_network_computes_with_sixteen_bits():
     full, half = torch.float32, torch.bfloat16
     assert loss.dtype is full
     assert {name: pairs for name, pairs in dtypes.items() if pairs != {(full, full)}} == {
-        "backbone.stem.0": {(full, half)}
+        "backbone.stem.0": {(full, half)},
+        "head": {(full, half)},
     }
     assert set(dtypes) > {"views.frontend", "head", "heads.pitch"}
     # And what it is shown is what it is shown without: the changed picture too.

@@ -38,11 +38,11 @@ def decoded(*sounds: np.ndarray) -> Waveforms:
 
 def unmixed(windows: Windows) -> Windows:
     nothing = np.full(len(windows), NOTHING)
-    return Windows(*windows[:3], nothing, nothing, *windows[5:7], nothing)
+    return Windows(*windows[:3], nothing, nothing, *windows[5:7], nothing, nothing)
 
 
 def nowhere(windows: Windows) -> Windows:
-    return Windows(*windows[:7], np.full(len(windows), NOTHING))
+    return Windows(*windows[:7], *[np.full(len(windows), NOTHING)] * 2)
 
 
 @pytest.fixture(scope="module")

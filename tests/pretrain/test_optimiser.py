@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ossicle.errors import OssicleError
+from ossicle.pretrain.muon import MuonAdamW
 from ossicle.pretrain.optimiser import (
     MovingAverage,
     clip_adaptively,
@@ -134,7 +135,7 @@ class Everything(nn.Module):
         self.frozen.requires_grad_(False)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "adam", "muon", "sgd"])
 def test_only_matrices_decay(name):
     module = Everything()
     optimiser = create_optimiser(module, name, 0.1, 0.3)
@@ -154,7 +155,12 @@ def test_only_matrices_decay(name):
         "frozen.bias": None,
     }
     assert all(group["lr"] == 0.1 for group in optimiser.param_groups)
-    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+    kinds = {
+        "adamw": torch.optim.AdamW,
+        "adam": torch.optim.Adam,
+        "muon": MuonAdamW,
+        "sgd": torch.optim.SGD,
+    }
     assert type(optimiser) is kinds[name]
 
 
@@ -192,7 +198,7 @@ def test_modules_with_one_kind_only():
 @pytest.mark.parametrize(
     ("name", "rate", "decay", "words"),
     [
-        ("lars", 0.1, 0.0, "unknown optimiser 'lars': choose one of adamw, adam, sgd"),
+        ("lars", 0.1, 0.0, "unknown optimiser 'lars': choose one of adamw, adam, muon, sgd"),
         ("adamw", 0.0, 0.0, "learning rate must be above 0"),
         ("adamw", -1.0, 0.0, "learning rate must be above 0"),
         ("adamw", math.nan, 0.0, "learning rate must be above 0"),

@@ -106,9 +106,10 @@ class Distill(Pretraining):
             # Thousands of correlated numbers: unscaled, a step of the usual size would throw the
             # answer about by many times what is to be learnt.
             read = self.norm(self.read_out(maps)) * self.head.in_features**-0.5
+        said = self.head(read).float()
+        with torch.autocast(sounds.device.type, enabled=False):
             # Every component is as far from its usual size as any other.
-            answer = self.head(read) * self.variances.sqrt()
-            loss = self._taught(answer, batch.targets, numbers)
+            loss = self._taught(said * self.variances.sqrt(), batch.targets, numbers)
             if self.labels:
                 known = self._named(read, batch.targets, numbers)
                 loss = loss + self.labels * known

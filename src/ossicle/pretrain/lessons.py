@@ -16,6 +16,7 @@ from ossicle.datasets.clips import Clips
 from ossicle.errors import DataError
 from ossicle.features import Progress, as_clips
 from ossicle.pretrain.distill import UNKNOWN
+from ossicle.pretrain.made import render_cached
 from ossicle.pretrain.settings import Settings
 from ossicle.pretrain.teachers import Targets, learn_targets
 from ossicle.pretrain.waveforms import Waveforms, decode_cached, key
@@ -121,12 +122,14 @@ def prepare_lessons(
         raise DataError("the recordings are one window: components need two or more; add some")
     same = f"{key(as_clips(clips), sample_rate)} {sorted(s.window_s)} {s.seed}"
     same = hashlib.sha256(same.encode()).hexdigest()
+    made = mixtures_key(s.mixtures)
+    waveforms, windows = render_cached(waveforms, windows, f"{same} {made}", workers, progress)
     targets = learn_targets(
         waveforms,
         windows,
         s.teachers,
         same,
-        made=mixtures_key(s.mixtures),
+        made=made,
         workers=workers,
         seed=s.seed,
         progress=progress,

@@ -21,9 +21,12 @@ def _renormalised(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
     """(B, C, ...) -> (B, C, ...) by the stored statistics, which move a little."""
     assert norm.running_mean is not None and norm.running_var is not None
     assert norm.num_batches_tracked is not None
-    axes = [0, *range(2, x.dim())]
     with torch.no_grad():
-        variance, mean = torch.var_mean(x.float(), axes, correction=0)
+        # Of single precision whatever x is, and several times as fast as torch.var_mean on a CPU;
+        # with a momentum of 0 it leaves the stored ones alone.
+        mean, variance = torch.batch_norm_update_stats(
+            x, norm.running_mean, norm.running_var, momentum=0.0
+        )
         # The average of all batches at first, so that the first one's do not last.
         norm.num_batches_tracked.add_(1)
         share = max(MOMENTUM, 1 / float(norm.num_batches_tracked))

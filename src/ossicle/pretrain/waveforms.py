@@ -44,6 +44,7 @@ class Waveforms(NamedTuple):
         names: (n,) paths.
         skipped: (row, path, reason) of what could not be used.
         sample_rate: Hz.
+        made: (all samples,) int16 of what was made of them, mapped; see ``pretrain.made``.
     """
 
     samples: np.ndarray
@@ -53,6 +54,7 @@ class Waveforms(NamedTuple):
     names: tuple[str, ...]
     skipped: list[tuple[int, str, str]]
     sample_rate: int
+    made: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -67,7 +69,7 @@ class Waveforms(NamedTuple):
         kept = ~np.isin(self.rows, rows)
         names = tuple(name for name, keep in zip(self.names, kept, strict=True) if keep)
         parts = self.rows[kept], self.starts[kept], self.lengths[kept], names
-        return Waveforms(self.samples, *parts, self.skipped, self.sample_rate)
+        return Waveforms(self.samples, *parts, self.skipped, self.sample_rate, self.made)
 
     def only(self, rows: np.ndarray) -> Waveforms:
         """Those of some of the clips asked for."""
@@ -129,13 +131,13 @@ def decode(
         DataError: none of the clips can be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone_in(folder):
+    with alone_in(folder):
         return _decode(clips, sample_rate, folder, workers, progress)
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """One at a time: a second run on the same recordings waits, and finds them decoded."""
+def alone_in(folder: Path) -> Iterator[None]:
+    """One at a time in a folder: a second run on the same recordings waits, and finds all done."""
     handle = None
     with suppress(ImportError, OSError):  # not every system or disk can lock a folder
         import fcntl

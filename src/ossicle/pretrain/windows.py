@@ -18,7 +18,7 @@ import torch
 from ossicle.audio import resample
 from ossicle.errors import DataError, OssicleError
 from ossicle.pretrain import places
-from ossicle.pretrain.waveforms import Waveforms
+from ossicle.pretrain.waveforms import FULL_SCALE, Waveforms
 from ossicle.train import Batch, step_seed
 
 LENGTHS_S = (1.0, 2.0, 4.0)
@@ -42,6 +42,7 @@ class Windows(NamedTuple):
         levels_db: (n,) how much louder the first is than what is mixed in.
         speeds: (n,) times that the first is faster and higher.
         places: (n,) number of where all that is recorded, see ``places``; -1: nowhere else.
+        kept: (n,) first of its samples in ``Waveforms.made``, see ``made``; -1: it is not there.
     """
 
     items: np.ndarray
@@ -52,6 +53,7 @@ class Windows(NamedTuple):
     levels_db: np.ndarray
     speeds: np.ndarray
     places: np.ndarray
+    kept: np.ndarray
 
     def __len__(self) -> int:
         return len(self.items)
@@ -71,7 +73,7 @@ def as_they_are(items: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> W
     n = len(items)
     nothing = np.full(n, NOTHING, np.int64)
     unmixed = nothing.copy(), nothing.copy(), np.zeros(n), np.ones(n)
-    return Windows(items, starts, lengths, *unmixed, nothing)
+    return Windows(items, starts, lengths, *unmixed, nothing, nothing.copy())
 
 
 def with_mixtures(windows: Windows, share: float, seed: int = 0) -> Windows:
@@ -100,17 +102,22 @@ def with_mixtures(windows: Windows, share: float, seed: int = 0) -> Windows:
         levels_db=rng.uniform(*LEVEL_DB, made),
         speeds=2 ** rng.uniform(*OCTAVES, made),
         places=rng.integers(2**31, size=made),
+        kept=np.full(made, NOTHING, np.int64),
     )
     return Windows(*(np.concatenate(pair) for pair in zip(windows, new, strict=True)))
 
 
 def mixtures_key(share: float) -> str:
     """What tells windows made as ``with_mixtures`` does from those made otherwise."""
-    return json.dumps([share, MIXED, LEVEL_DB, OCTAVES, places.KEY])
+    return json.dumps([share, MIXED, LEVEL_DB, OCTAVES, places.KEY, FULL_SCALE])
 
 
 def hear(waveforms: Waveforms, windows: Windows, row: int) -> np.ndarray:
     """(N,) float32: the sound of a window, the same whenever it is heard."""
+    kept = int(windows.kept[row])
+    if kept != NOTHING and waveforms.made is not None:
+        codes = waveforms.made[kept : kept + int(windows.lengths[row])]
+        return codes / np.float32(FULL_SCALE)
     sound = _mixed(waveforms, windows, row)
     place = int(windows.places[row])
     return sound if place == NOTHING else places.placed(sound, waveforms.sample_rate, place)

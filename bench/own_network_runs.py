@@ -29,7 +29,7 @@ BASE: Options = {
     "--precision": "bf16-mixed",
     "--steps": "500",
 }
-FINAL_STEPS = 14000
+FINAL_STEPS = 15000
 MUON: Options = {"--optimiser": "muon", "--learning-rate": "2e-2"}
 
 
@@ -58,8 +58,6 @@ RUNS: dict[str, Run] = {
             **MUON,
             "--steps": str(FINAL_STEPS),
             "--mixtures": "1",
-            "--batch-size": "256",
-            "--devices": "2",
         },
         table="corpus/corpus.csv",
     ),

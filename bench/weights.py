@@ -36,22 +36,6 @@ BAD_AT: tuple[str, ...] = (
     "Sounds of cities and nature: little of what it learnt from was recorded outdoors, and "
     "published networks that heard AudioSet know these better.",
 )
-# Where the manifest has a column `split`: what was decoded and not learnt, and why a run anew
-# differs; sentences.
-SET_ASIDE: tuple[str, ...] = (
-    "1.0 h of that, 666 clips, was set aside by the column `split` and not learnt: notes of six "
-    "instruments of freepats that share recordings with the SoundFonts of the open suite, all "
-    "tunes played with freepats, and 53 effects. `ossicle data corpus` has since left such sounds "
-    "out itself, so what is made anew hears other tunes in their place, and is another network.",
-)
-
-# What was wrong with the run that these weights come from; sentences.
-FLAWED: tuple[str, ...] = (
-    "of made windows (`--mixtures`) three of the four teachers' components were in disorder: they "
-    "had been read from files that kept them in the wrong order of rows and columns; that is "
-    "repaired, and made windows are by now also recorded in places, but these weights were made "
-    "before",
-)
 
 
 class Step(NamedTuple):
@@ -188,7 +172,6 @@ def _training(info: Mapping[str, Any], told: Mapping[str, Any]) -> Iterator[str]
     yield f"- machine: {about['platform']['cpu']}, {about['time'][:10]}"
     chosen = about["arguments"]
     yield f"- accelerator: {chosen['accelerator']}; precision: {chosen['precision']}"
-    yield from (f"- {sentence}" for sentence in FLAWED)
 
 
 def _teachers(licences: Mapping[str, str]) -> list[str]:
@@ -203,14 +186,9 @@ def _teachers(licences: Mapping[str, str]) -> list[str]:
 def _data(corpus: Mapping[str, Any], told: Mapping[str, Any]) -> Iterator[str]:
     of = f"{corpus['hours']:.1f} h of openly licensed audio: {corpus['clips']:,} clips of "
     line = f"{of}{len(corpus['by_package']):,} packages and rendered sets, seed {corpus['seed']}."
-    manifest = ROOT / CORPUS / "corpus.csv"
-    aside = manifest.is_file() and "split" in manifest.open(encoding="utf-8").readline()
     if "hours" in told:
-        line += f" {'Decoded' if aside else 'Trained on'} {told['hours']:.1f} h of it."
-    yield line
-    if aside:
-        yield from ("", *SET_ASIDE)
-    yield ""
+        line += f" Trained on {told['hours']:.1f} h of it."
+    yield from (line, "")
     left = ", ".join(corpus["evaluation"])
     copies = sum(corpus["near_copies"].values())
     yield f"Kept out, with {copies:,} near copies: {left}."

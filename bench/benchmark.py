@@ -3,7 +3,8 @@
 Fetches what the suite is made of, trains the two networks of its own that are missing from
 build/benchmark (about an hour on two cores; on recordings out of packages that no task of the suite
 uses), then runs every row under ossicle's protocol, and some under the protocols of others. Every
-cell that is done is kept in build/benchmark/open, so that a stopped run goes on.
+cell that is done is kept in build/benchmark/open, so that a stopped run goes on. `--only pages`
+writes the page of the rows that are there; others are taken over from the page as it is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+from kept_board import with_kept_rows
 
 from ossicle.benchmark.entries import Entry, facts
 from ossicle.benchmark.open_suite.recipes import RECIPES
@@ -129,7 +132,9 @@ def write(seeds: int) -> None:
     command = "python bench/benchmark.py"
     about = record({"seeds": seeds}, seed=0)
     # Without the sets at hand, which had a part in settling the defaults.
-    open_board = collect(results, rows=ours, only=list(RECIPES))
+    open_board = with_kept_rows(
+        collect(results, rows=ours, only=list(RECIPES)), OUT / "benchmark_open.json"
+    )
     write_scoreboard(OUT, "benchmark_open", open_board, about, command)
     labels = set(PROTOCOL_ROWS)
     rows = [row for row, told in results.rows().items() if told["name"] in labels]

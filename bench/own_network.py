@@ -31,6 +31,7 @@ import own_network_curves as curves
 import own_network_page as page
 import own_network_runs as runs
 import own_network_speed as speed
+from kept_board import with_kept_rows
 from own_network_scores import FOLDER, ROOT, Network, Set, dev_sets, five_sets, scored
 
 from ossicle import bundle
@@ -46,6 +47,7 @@ from ossicle.record import json_safe, record, write_json
 from ossicle.study.outputs import write_study
 
 BOARD = Path("build/benchmark/open")
+BOARD_PAGE = ROOT / "docs" / "results" / "benchmark_open.json"
 # Networks of at most so many parameters are what it is measured against.
 SMALL = 10_000_000
 YAMNET = Network("yamnet, all layers", "yamnet")
@@ -102,7 +104,7 @@ def open_suite(asked: Asked) -> dict[str, Any]:
     call([*shlex.split(command), "--workers", str(asked.workers)])
     results = Results(BOARD, "open")
     rows = [row for row, told in results.rows().items() if told["protocol"] == "ossicle"]
-    board = collect(results, rows=rows, only=list(RECIPES))
+    board = with_kept_rows(collect(results, rows=rows, only=list(RECIPES)), BOARD_PAGE)
     complete = [row for row in board["rows"] if row["mean"] is not None]
     text = Strategy.parse(strategy).text()
     found = [row for row in complete if row["strategy"] == text]

@@ -81,8 +81,8 @@ def _open_text(part: Mapping[str, Any]) -> Iterator[str]:
     line = (
         f"**Open suite**: place {part['rank']} of {part['of']} rows of at most 10 M parameters, "
         f"mean {told(part['mean'])}, mean rank {part['mean_rank']:.2f}; to be first: "
-        f"{reached(part['rank'] == 1)}. Beyond chance above {len(above)} of "
-        f"{len(part['differences'])} rows"
+        f"{reached(part['rank'] == 1)}. Beyond chance above {len(above)} of the "
+        f"{len(part['differences'])} rows that were run beside it"
     )
     line += f"; not told apart from {', '.join(unclear)}" if unclear else ""
     line += f"; beyond chance below {', '.join(below)}" if below else ""

@@ -241,6 +241,9 @@ def test_made_windows_have_no_labels_and_nothing_held_out(clips, taught):
     held_out = set(np.flatnonzero(parts == "test"))
     windows = done.windows
     assert windows.changed.sum() > 10 and (~windows.changed).sum() > 0
+    # Made once: teachers and student read the same samples.
+    assert done.waveforms.made is not None
+    assert ((windows.kept >= 0) == windows.changed).all()
     assert not held_out & set(heard[windows.items])
     mixed = windows.other_items[windows.other_items >= 0]
     assert len(mixed) > 5 and not held_out & set(heard[mixed])

@@ -1,0 +1,42 @@
+"""Rows of a committed scoreboard beside those that this machine has run.
+
+A board's cells are not committed, its page is. A row that was not run here is taken from the page,
+where its tasks have the same clips; what lies between it and a row that was run here is not known,
+as that takes the answers clip by clip, and is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def with_kept_rows(board: Mapping[str, Any], page: Path) -> dict[str, Any]:
+    """A board as ``suite_scores.collect`` gives it, with the rows of a page that it has not.
+
+    Args:
+        board: of this machine.
+        page: NAME.json of ``write_scoreboard``; where it is missing, or has a task with other
+            clips, the board stays as it is.
+    """
+    if not page.is_file():
+        return dict(board)
+    kept = json.loads(page.read_text(encoding="utf-8"))
+    clips = {task["name"]: task["checksum"] for task in kept["tasks"]}
+    if clips != {task["name"]: task["checksum"] for task in board["tasks"]}:
+        return dict(board)
+    before = {row["row"]: row for row in kept["rows"]}
+    # A row that has not all its tasks yet is not better than one of before.
+    mine = {row["row"] for row in board["rows"] if row["mean"] or row["row"] not in before}
+    rows = [
+        # How quick rows are is measured for all of them in one run.
+        {**row, "times_real_time": before.get(row["row"], row)["times_real_time"]}
+        for row in board["rows"]
+        if row["row"] in mine
+    ]
+    rows += [row for name, row in before.items() if name not in mine]
+    rows.sort(key=lambda row: -row["mean"]["value"] if row["mean"] else 0.0)
+    pairs = [d for d in kept["differences"] if not {d["a"], d["b"]} & mine]
+    return {**board, "rows": rows, "differences": [*board["differences"], *pairs]}

@@ -1,6 +1,7 @@
 """Our own network measured: `python bench/own_network.py` writes docs/results/own_network.*.
 
-Parts, each kept in build/bench/own_network/PART.json, so that one can be made anew with --only:
+Parts, each kept in build/bench/own_network/PART.json, so that one can be made anew with --only;
+what is not kept there is taken over from the page as it is:
 
 - five: the measuring sets, beside yamnet and efficientat_mn04, paired;
 - open: its row on the open suite's board in build/benchmark/open;
@@ -47,6 +48,7 @@ from ossicle.record import json_safe, record, write_json
 from ossicle.study.outputs import write_study
 
 BOARD = Path("build/benchmark/open")
+PAGE = ROOT / "docs" / "results" / "own_network.json"
 BOARD_PAGE = ROOT / "docs" / "results" / "benchmark_open.json"
 # Networks of at most so many parameters are what it is measured against.
 SMALL = 10_000_000
@@ -210,9 +212,25 @@ def training(asked: Asked) -> dict[str, Any]:
             pair = {name: 1.0, run.of: -1.0}
             rows[name]["over_base"] = scores.mean(pair)
             rows[name]["over_base_sets"] = {one: scores.on(one, pair) for one in scores.sets}
+    kept_rows = earlier(rows)
     final = {"name": runs.FINAL, "command": shlex.join(["ossicle", *runs.words(runs.FINAL)])}
     final |= {"told": runs.answer(runs.FINAL), "blind": runs.is_blind(runs.FINAL)}
-    return {"rows": rows, "final": final, "clips": scores.n_clips}
+    told = {"final": final, "clips": scores.n_clips, "earlier": list(kept_rows)}
+    return {"rows": rows | kept_rows, **told}
+
+
+def earlier(rows: dict[str, Any]) -> dict[str, Any]:
+    """Rows of the page as it is, of networks that are not here and commands that are the same."""
+    if not PAGE.is_file():
+        return {}
+    before = json.loads(PAGE.read_text(encoding="utf-8")).get("runs", {}).get("rows", {})
+    return {
+        name: row
+        for name, row in before.items()
+        if name not in rows
+        and name in runs.RUNS
+        and row["command"] == shlex.join(["ossicle", *runs.words(name)])
+    }
 
 
 def learning(asked: Asked) -> dict[str, Any]:
@@ -257,16 +275,19 @@ def train() -> None:
 
 
 def kept(title: str) -> dict[str, Any]:
-    """The parts that there are; what was measured of another network is left out."""
+    """The parts that there are, here or on the page as it is; none of another network."""
+    before = json.loads(PAGE.read_text(encoding="utf-8")) if PAGE.is_file() else {}
     found = {}
     for name in PARTS:
         path = FOLDER / f"{name}.json"
-        if path.is_file():
-            told = json.loads(path.read_text(encoding="utf-8"))
-            if told.get("network", title) == title:
-                found[name] = told
-            else:
-                print(f"{path}: is of {told['network']}, left out", file=sys.stderr)
+        here = path.is_file()
+        told = json.loads(path.read_text(encoding="utf-8")) if here else before.get(name)
+        if told is None:
+            continue
+        if told.get("network", title) == title:
+            found[name] = told
+        else:
+            print(f"{path if here else PAGE}: is of {told['network']}, left out", file=sys.stderr)
     return found
 
 

@@ -130,6 +130,11 @@ def _runs_text(part: Mapping[str, Any]) -> Iterator[str]:
         f"better than what they change: {', '.join(better) or 'none'}; worse: "
         f"{', '.join(worse) or 'none'}."
     )
+    if part.get("earlier"):
+        yield (
+            f"Of an earlier run of this page, each against the base of that run, before training "
+            f"steps were made quicker: {', '.join(part['earlier'])}."
+        )
     final = part["final"]
     hours, minutes = final["told"].get("hours"), final["told"].get("seconds")
     heard = f", {hours:.1f} h" if hours else ""

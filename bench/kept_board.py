@@ -1,7 +1,7 @@
 """Rows of a committed scoreboard beside those that this machine has run.
 
 A board's cells are not committed, its page is. A row that was not run here is taken from the page,
-where its tasks have the same clips; what lies between it and a row that was run here is not known,
+where its tasks have the same clips; what lies between it and a row that has changed is not known,
 as that takes the answers clip by clip, and is left out.
 """
 
@@ -38,5 +38,16 @@ def with_kept_rows(board: Mapping[str, Any], page: Path) -> dict[str, Any]:
     ]
     rows += [row for name, row in before.items() if name not in mine]
     rows.sort(key=lambda row: -row["mean"]["value"] if row["mean"] else 0.0)
-    pairs = [d for d in kept["differences"] if not {d["a"], d["b"]} & mine]
+    # A row that was run again and is the same has the same to say of others.
+    same = {row["row"] for row in rows if _values(before.get(row["row"])) == _values(row)}
+    known = {frozenset((d["a"], d["b"])) for d in board["differences"]}
+    pairs = [
+        d
+        for d in kept["differences"]
+        if {d["a"], d["b"]} <= same and frozenset((d["a"], d["b"])) not in known
+    ]
     return {**board, "rows": rows, "differences": [*board["differences"], *pairs]}
+
+
+def _values(row: Mapping[str, Any] | None) -> dict[str, float] | None:
+    return row and {task: score["value"] for task, score in row["scores"].items()}

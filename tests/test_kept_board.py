@@ -25,7 +25,8 @@ def with_kept_rows():
 
 def row(name: str, mean: float | None, speed: float = 1.0) -> dict:
     told = None if mean is None else {"value": mean, "low": mean - 0.1, "high": mean + 0.1}
-    return {"row": name, "mean": told, "times_real_time": speed}
+    scores = {} if mean is None else {"words": {"value": mean}, "notes": {"value": mean}}
+    return {"row": name, "mean": told, "times_real_time": speed, "scores": scores}
 
 
 def pair(a: str, b: str, value: float) -> dict:
@@ -60,6 +61,11 @@ def test_rows_run_here_take_the_place_of_the_page_s(with_kept_rows, page):
     assert got["differences"] == [pair("x", "new", -0.15), pair("y", "z", 0.2)]
     # Speeds are those of one run, where a row was in it.
     assert [r["times_real_time"] for r in got["rows"]] == [1.0, 8.0, 7.0, 9.0]
+
+
+def test_a_row_that_is_the_same_keeps_what_was_known_of_it(with_kept_rows, page):
+    here = board([row("x", 0.6), row("y", 0.51)], [pair("x", "y", 0.09)])
+    assert with_kept_rows(here, page)["differences"] == [pair("x", "y", 0.09), PAIRS[1]]
 
 
 def test_a_row_without_all_its_tasks_takes_no_place(with_kept_rows, page):

@@ -18,6 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kept_board import told as told_of_kept
 from kept_board import with_kept_rows
 
 from ossicle.benchmark.entries import Entry, facts
@@ -135,7 +136,9 @@ def write(seeds: int) -> None:
     open_board = with_kept_rows(
         collect(results, rows=ours, only=list(RECIPES)), OUT / "benchmark_open.json"
     )
-    write_scoreboard(OUT, "benchmark_open", open_board, about, command)
+    write_scoreboard(
+        OUT, "benchmark_open", open_board, about, command, text=told_of_kept(open_board)
+    )
     labels = set(PROTOCOL_ROWS)
     rows = [row for row, told in results.rows().items() if told["name"] in labels]
     if {of[row] for row in rows} - {"ossicle"}:

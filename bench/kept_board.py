@@ -20,6 +20,9 @@ def with_kept_rows(board: Mapping[str, Any], page: Path) -> dict[str, Any]:
         board: of this machine.
         page: NAME.json of ``write_scoreboard``; where it is missing, or has a task with other
             clips, the board stays as it is.
+
+    Returns:
+        The board; "kept" has the names of the rows that were taken over.
     """
     if not page.is_file():
         return dict(board)
@@ -46,7 +49,18 @@ def with_kept_rows(board: Mapping[str, Any], page: Path) -> dict[str, Any]:
         for d in kept["differences"]
         if {d["a"], d["b"]} <= same and frozenset((d["a"], d["b"])) not in known
     ]
-    return {**board, "rows": rows, "differences": [*board["differences"], *pairs]}
+    names = [row["name"] for row in rows if row["row"] not in mine]
+    return {**board, "rows": rows, "differences": [*board["differences"], *pairs], "kept": names}
+
+
+def told(board: Mapping[str, Any]) -> list[str]:
+    """What a page has to say of rows that were taken over."""
+    if not board.get("kept"):
+        return []
+    return [
+        f"Taken over from an earlier run of this command: {', '.join(board['kept'])}; what lies "
+        "between them and rows that have changed since is left out. Times are of that run too."
+    ]
 
 
 def _values(row: Mapping[str, Any] | None) -> dict[str, float] | None:

@@ -335,12 +335,14 @@ def main() -> None:
         if asked.only is None or name in asked.only:
             write_json(FOLDER / f"{name}.json", json_safe(part(asked)))
     found = kept(ours(asked).title)
+    old = [name for name in found if not (FOLDER / f"{name}.json").is_file()]
+    note = [f"Taken over from an earlier run of this command: {', '.join(old)}."] if old else []
     told = {"network": asked.network, "repeats": asked.repeats}
     write_study(
         asked.out,
         "own_network",
         title="Our own network",
-        text=page.texts(found),
+        text=[*page.texts(found), *note],
         tables=page.tables(found),
         figures=page.figures(found),
         result=found,

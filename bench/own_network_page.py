@@ -132,8 +132,8 @@ def _runs_text(part: Mapping[str, Any]) -> Iterator[str]:
     )
     if part.get("earlier"):
         yield (
-            f"Of an earlier run of this page, each against the base of that run, before training "
-            f"steps were made quicker: {', '.join(part['earlier'])}."
+            f"Taken over from an earlier run of this command, each against the base of that run: "
+            f"{', '.join(part['earlier'])}."
         )
     final = part["final"]
     hours, minutes = final["told"].get("hours"), final["told"].get("seconds")

@@ -26,7 +26,7 @@ def with_kept_rows():
 def row(name: str, mean: float | None, speed: float = 1.0) -> dict:
     told = None if mean is None else {"value": mean, "low": mean - 0.1, "high": mean + 0.1}
     scores = {} if mean is None else {"words": {"value": mean}, "notes": {"value": mean}}
-    return {"row": name, "mean": told, "times_real_time": speed, "scores": scores}
+    return {"row": name, "name": name, "mean": told, "times_real_time": speed, "scores": scores}
 
 
 def pair(a: str, b: str, value: float) -> dict:
@@ -59,6 +59,7 @@ def test_rows_run_here_take_the_place_of_the_page_s(with_kept_rows, page):
     ]
     # What lies between x, as it is now, and rows that were not run here is not known.
     assert got["differences"] == [pair("x", "new", -0.15), pair("y", "z", 0.2)]
+    assert got["kept"] == ["y", "z"]
     # Speeds are those of one run, where a row was in it.
     assert [r["times_real_time"] for r in got["rows"]] == [1.0, 8.0, 7.0, 9.0]
 

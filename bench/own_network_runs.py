@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = ROOT / "build" / "own"
-# The network that ships, and the run that it comes from.
+# The network that ships, and the runs that it comes from, one after the other.
 NAME = "stapes"
-FINAL = "final"
+FIRST, FINAL = "first", "final"
 # Option -> value; "" for a flag, None for an option that is left out. What can be given several
 # times has its key in its name: "--set width".
 Options = dict[str, str | None]
@@ -29,7 +29,7 @@ BASE: Options = {
     "--precision": "bf16-mixed",
     "--steps": "500",
 }
-FINAL_STEPS = 15000
+FIRST_STEPS, FINAL_STEPS = 15000, 26000
 MUON: Options = {"--optimiser": "muon", "--learning-rate": "2e-2"}
 
 
@@ -53,13 +53,17 @@ class Run(NamedTuple):
 
 RUNS: dict[str, Run] = {
     # What ships: nothing was chosen by it, so nothing is held out of what it hears.
+    "first": Run(
+        changes={**MUON, "--steps": str(FIRST_STEPS), "--mixtures": "1"},
+        table="corpus/corpus.csv",
+    ),
     "final": Run(
         changes={
-            **MUON,
+            "--begin": "build/own/first.ossicle",
             "--steps": str(FINAL_STEPS),
-            "--mixtures": "1",
+            "--learning-rate": "1e-2",
         },
-        table="corpus/corpus.csv",
+        of="first",
     ),
     # Half the hours and few steps: what is chosen between is compared alike.
     "base": Run(table="train-1_2.csv"),

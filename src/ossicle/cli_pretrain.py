@@ -44,6 +44,10 @@ def pretrain(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Begin from published weights.")
     ] = False,
+    begin: Annotated[
+        Path | None,
+        typer.Option(metavar="BUNDLE", help="Begin with what the run of this bundle learnt."),
+    ] = None,
     labels: Labels = None,
     tags: Annotated[
         int | None, typer.Option(help="Train on the N most frequent tags alone.")
@@ -114,6 +118,7 @@ def pretrain(
         window_s=_seconds(windows),
         mixtures=mixtures,
         pretrained=pretrained,
+        begin="" if begin is None else str(begin),
         balance=balance,
         held_out=held_out,
         epochs=epochs,

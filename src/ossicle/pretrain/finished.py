@@ -53,13 +53,16 @@ def finished_model(
     source += " and synthetic sounds" if clips is not None and s.synthetic else ""
     licences = [info["licence"]] if s.pretrained else []
     licences += [f"{name}: {licence}" for name, licence in info.get("teachers", {}).items()]
+    before = info.get("begun_with", {})
+    licences += [part for part in before.get("licence", "").split("; and ") if part]
     licences += [] if clips is None else ["that of the recordings it was trained on"]
     begun = ", from published weights" if s.pretrained else ""
+    begun += f"; begun with: {before.get('weights', before['bundle'])}" if before else ""
     taught = f" by {', '.join(s.teachers)}" if s.teachers else ""
     info |= {
         "pretrained": True,
         "weights": f"{s.objective}{taught} on {source}, {steps} steps, seed {s.seed}{begun}",
-        "licence": "; and ".join(licences) or "none needed",
+        "licence": "; and ".join(dict.fromkeys(licences)) or "none needed",
     }
     finished = Model(
         model.frontend,

@@ -17,6 +17,7 @@ from ossicle.datasets.clips import Clips, class_members
 from ossicle.errors import DataError, OssicleError
 from ossicle.features import Progress, as_clips
 from ossicle.model import Model, create_model
+from ossicle.pretrain.begin import begin, begun_with, check_begin, earlier, training_folder
 from ossicle.pretrain.crops import CropBatches
 from ossicle.pretrain.finished import finished_model
 from ossicle.pretrain.lessons import Lessons, prepare_lessons, read_facets
@@ -58,11 +59,6 @@ class Pretrained(NamedTuple):
     out: Path
     folder: Path
     scores: dict[str, Any] | None = None
-
-
-def training_folder(out: Path) -> Path:
-    """Where the run that makes ``out`` keeps its checkpoint and log."""
-    return out.with_name(f"{out.name.removesuffix('.ossicle')}-training")
 
 
 def pretrain(
@@ -127,6 +123,8 @@ def check_run(clips: Clips | None, out: Path, settings: Settings) -> None:
         raise DataError(f"{s.objective} needs recordings: pass a folder or a manifest")
     if clips is not None and s.objective in LABELLED and clips.task == "regression":
         raise DataError(f"{s.objective} needs classes or tags, these labels are numbers")
+    if s.begin:
+        check_begin(s.begin, out)
     model = _new_model(s)
     if s.objective == "distill" and min(s.window_s) < model.clip.min_s:
         raise OssicleError(
@@ -222,6 +220,8 @@ class _Job:
         model = _new_model(s)
         # Told at the start: the checkout may change while a run goes on.
         info = {**model.info, "training": record(asdict(s), seed=s.seed)}
+        if s.begin:
+            info["begun_with"] = earlier(s.begin)
         lessons = ask_teachers(self.clips, s)
         objective = self.objective(model, lessons)
         batches, hours, skipped = self._batches(model, objective, lessons)
@@ -306,6 +306,8 @@ class _Job:
                 objective = kind(model.backbone, views, **options)
             except TypeError as error:  # an unknown keyword
                 raise OssicleError(f"objective {s.objective!r}: {error}") from error
+        if s.begin:
+            begin(objective, s.begin, {} if lessons is None else lessons.targets.folders)
         if s.average:
             objective.keep_average(s.average)
         return objective
@@ -374,6 +376,10 @@ class _Job:
                 same.pop(name)
         if not self.settings.mixtures:  # without them it is the run that knows of none
             same.pop("mixtures")
+        if self.settings.begin:
+            same["begin"] = begun_with(self.settings.begin)
+        else:
+            same.pop("begin")
         recordings = "" if self.clips is None else key(as_clips(self.clips), sample_rate)
         labels: list[Any] = []
         if self.clips is not None and (

@@ -50,6 +50,7 @@ class Settings:
         backbone: a name of ``list_models()``.
         config: keywords of its constructor.
         pretrained: begin from published weights instead of random ones.
+        begin: the bundle of an earlier run to begin with; "" is none. See ``begin``.
         epochs: times that every segment of at most 10 s is heard, where ``steps`` is None.
         steps: batches in all.
         batch_size: items a batch, over all processes.
@@ -78,6 +79,7 @@ class Settings:
     backbone: str = "slowfast_nfnet_f0"
     config: Mapping[str, Any] = field(default_factory=dict)
     pretrained: bool = False
+    begin: str = ""
     epochs: float = 10.0
     steps: int | None = None
     batch_size: int = 64
@@ -123,6 +125,8 @@ class Settings:
             raise OssicleError(f"{self.objective} has no teachers: they are for distill")
         elif self.mixtures:
             raise OssicleError(f"{self.objective} has no mixtures: they are for distill")
+        if self.pretrained and self.begin:
+            raise OssicleError("begin and pretrained: leave out one of both")
         if self.optimiser not in OPTIMISERS:
             known = ", ".join(OPTIMISERS)
             raise OssicleError(f"unknown optimiser {self.optimiser!r}: choose one of {known}")

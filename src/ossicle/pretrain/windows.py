@@ -109,7 +109,7 @@ def with_mixtures(windows: Windows, share: float, seed: int = 0) -> Windows:
 
 def mixtures_key(share: float) -> str:
     """What tells windows made as ``with_mixtures`` does from those made otherwise."""
-    return json.dumps([share, MIXED, LEVEL_DB, OCTAVES, places.KEY, FULL_SCALE])
+    return json.dumps([float(share), MIXED, LEVEL_DB, OCTAVES, places.KEY, FULL_SCALE])
 
 
 def hear(waveforms: Waveforms, windows: Windows, row: int) -> np.ndarray:

@@ -215,6 +215,8 @@ def training(asked: Asked) -> dict[str, Any]:
     kept_rows = earlier(rows)
     final = {"name": runs.FINAL, "command": shlex.join(["ossicle", *runs.words(runs.FINAL)])}
     final |= {"told": runs.answer(runs.FINAL), "blind": runs.is_blind(runs.FINAL)}
+    first = {"name": runs.FIRST, "command": shlex.join(["ossicle", *runs.words(runs.FIRST)])}
+    final["begun_with"] = first | {"told": runs.answer(runs.FIRST)}
     told = {"final": final, "clips": scores.n_clips, "earlier": list(kept_rows)}
     return {"rows": rows | kept_rows, **told}
 

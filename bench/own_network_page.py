@@ -136,11 +136,18 @@ def _runs_text(part: Mapping[str, Any]) -> Iterator[str]:
             f"{', '.join(part['earlier'])}."
         )
     final = part["final"]
-    hours, minutes = final["told"].get("hours"), final["told"].get("seconds")
-    heard = f", {hours:.1f} h" if hours else ""
-    heard += f" in {minutes / 60:.0f} minutes" if minutes else ""
     why = "" if final["blind"] else " It has heard these tasks, and is not scored on them."
-    yield f"What ships is {final['name']}{heard}: `{final['command']}`.{why}"
+    before = final.get("begun_with")
+    begun = f", begun with {_run_told(before)}" if before else ""
+    yield f"What ships is {_run_told(final)}{begun}.{why}"
+
+
+def _run_told(run: Mapping[str, Any]) -> str:
+    steps, hours, seconds = (run["told"].get(name) for name in ("steps", "hours", "seconds"))
+    heard = f", {steps:,} steps" if steps else ""
+    heard += f" on {hours:.1f} h" if hours else ""
+    heard += f" in {seconds / 60:.0f} minutes" if seconds else ""
+    return f"{run['name']}{heard} (`{run['command']}`)"
 
 
 def _curves_text(part: Mapping[str, Any]) -> Iterator[str]:

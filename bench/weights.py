@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from own_network_runs import FINAL, NAME, answer, bundle_of, words
+from own_network_runs import FINAL, FIRST, NAME, answer, bundle_of, words
 
 from ossicle.backbones import WEIGHTS
 from ossicle.backbones.packaged import write_packaged
@@ -57,6 +57,7 @@ RUN = [
     Step(["ossicle", "data", "get", "all"], ROOT / CORPUS / "corpus.json"),
     Step(["ossicle", "data", "corpus", "-o", CORPUS, *KEPT_OUT], ROOT / CORPUS / "corpus.json"),
     Step(["python", "bench/own_network_tasks.py", CORPUS], ROOT / "build" / "own" / "dev.json"),
+    Step(["ossicle", *words(FIRST)], bundle_of(FIRST) / "config.json"),
     Step(["ossicle", *words(FINAL)], bundle_of(FINAL) / "config.json"),
 ]
 
@@ -109,7 +110,7 @@ def card(
             ``teachers``, their licences by name.
         size: of the file, in bytes.
         corpus: corpus.json; None where it is not at hand.
-        told: what the run said of itself.
+        told: what the run said of itself, and in "before" what the one said that it began with.
         scores: docs/results/own_network.json; None where nothing was measured.
         commands: that made it, in order.
     """
@@ -158,13 +159,20 @@ def card(
 
 
 def _training(info: Mapping[str, Any], told: Mapping[str, Any]) -> Iterator[str]:
-    about = info["training"]
+    yield f"- {info['weights']}"
+    yield from _run(info["training"], told)
+    before = info.get("begun_with") or {}
+    if "training" in before:
+        yield f"- the run that it began with, {before['bundle']}:"
+        yield from (f"  {line}" for line in _run(before["training"], told.get("before") or {}))
+
+
+def _run(about: Mapping[str, Any], told: Mapping[str, Any]) -> Iterator[str]:
     seed = about["seed"]
     state = about.get("commit") or {}
     commit = state.get("commit", "")[:12] or "not known"
     commit += " with changes" if state.get("modified") else ""
     versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items())
-    yield f"- {info['weights']}"
     yield f"- seed: {seed}"
     if "seconds" in told:
         yield f"- took {told['seconds'] / 3600:.1f} h of training, {told['steps']:,} steps"
@@ -281,7 +289,7 @@ def main() -> None:
         json.loads((bundle_of(FINAL) / "config.json").read_text(encoding="utf-8")),
         weights.stat().st_size,
         read(ROOT / CORPUS / "corpus.json"),
-        answer(FINAL),
+        {**answer(FINAL), "before": answer(FIRST)},
         read(SCORES),
         [shlex.join(step.words) for step in RUN],
     )

@@ -224,6 +224,19 @@ def test_the_card_says_all_that_is_known(weights, config, monkeypatch, tmp_path)
     assert not re.search(r"[ \t]$|nan", text, re.MULTILINE)
 
 
+def test_the_card_tells_of_the_run_that_it_began_with(weights, config):
+    before = {**TRAINING, "seed": 4, "time": "2026-02-03T04:05:06+00:00"}
+    begun = {"bundle": "first.ossicle", "training": before}
+    both = {**config, "info": {**config["info"], "begun_with": begun}}
+    told = {"seconds": 5400.0, "steps": 20_000, "before": {"seconds": 1800.0, "steps": 700}}
+    made = section(weights.card(both, 1, None, told, None, []), "How it was made")
+    now, _, earlier = made.partition("- the run that it began with, first.ossicle:\n")
+    assert "seed: 17" in now and "1.5 h" in now and "20,000 steps" in now
+    assert all(line.startswith("  - ") for line in earlier.strip("\n").splitlines())
+    for words in ("seed: 4", "0.5 h", "700 steps", "2026-02-03"):
+        assert words in earlier and words not in now, words
+
+
 def test_the_card_says_what_is_not_known(weights, config):
     text = weights.card(config, 1_945_024, None, {}, None, ["ossicle a"])
     assert "Not measured yet" in section(text, "Scores")
@@ -298,3 +311,5 @@ def test_the_real_steps_end_in_the_network_that_ships(weights):
     # Whatever is there: "auto" is the default, and a GPU is used where there is one.
     assert options.get("--accelerator", "auto") == "auto"
     assert ROOT / options["-o"] == last.leaves.parent
+    # What it begins with is made before it.
+    assert ROOT / options["--begin"] / "config.json" in [step.leaves for step in weights.RUN[:-1]]

@@ -81,7 +81,9 @@ def five(asked: Asked) -> dict[str, Any]:
     """The measuring sets: scores, means, and differences to YAMNet, all layers."""
     network = ours(asked)
     random = Network(f"{asked.title}, random weights", asked.network, ("--random",))
-    networks = [network, random, *OTHERS]
+    first = Network("the run that it began with", bundled(runs.FIRST).backbone)
+    began = [first] if asked.network == runs.NAME and runs.done(runs.FIRST) else []
+    networks = [network, *began, random, *OTHERS]
     scores, answers = scored(networks, five_sets(), asked.workers)
     rows = {}
     for one in networks:
@@ -95,7 +97,11 @@ def five(asked: Asked) -> dict[str, Any]:
             rows[one.title]["over_yamnet"] = {name: scores.on(name, pair) for name in scores.sets}
             rows[one.title]["mean_over_yamnet"] = scores.mean(pair)
     groups = {name: scores.crossed[name].n_groups for name in scores.sets}
-    return {"network": network.title, "rows": rows, "clips": scores.n_clips, "groups": groups}
+    told = {"network": network.title, "rows": rows, "clips": scores.n_clips, "groups": groups}
+    if began:
+        pair = {network.title: 1.0, first.title: -1.0}
+        told["over_first"] = {"row": first.title, **scores.mean(pair)}
+    return told
 
 
 def open_suite(asked: Asked) -> dict[str, Any]:

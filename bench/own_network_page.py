@@ -61,6 +61,9 @@ def _five_text(part: Mapping[str, Any]) -> Iterator[str]:
         score = mine["sets"]["esc10"]
         yes = reached(score["value"] >= ESC10)
         line += f" esc10: {told(score)}, to reach {ESC10:g}: {yes}."
+    if "over_first" in part:
+        gain = part["over_first"]
+        line += f" Over {gain['row']}: {points(gain)} points."
     yield line
     sets = "; ".join(
         f"{name}: {part['clips'][name]} clips, {part['groups'][name]} groups, "

@@ -119,14 +119,27 @@ def test_maps_to_other_components_begin_anew(first, tmp_path):
     assert float(after["head.weight"].abs().max()) < 1e-20
 
 
-def test_another_objective_begins_with_the_network_alone(clips, first, tmp_path):
-    begun = settings(objective="simclr", teachers=(), crop_s=0.3, begin=str(first.out), **STILL)
+@pytest.mark.parametrize("objective", ["simclr", "byol"])
+def test_another_objective_begins_with_the_network_alone(clips, first, tmp_path, objective):
+    small = {"hidden": 8, "projection": 4} if objective == "byol" else {}
+    begun = settings(
+        objective=objective,
+        teachers=(),
+        crop_s=0.3,
+        options=small,
+        begin=str(first.out),
+        **STILL,
+    )
     second = pretrain(clips, tmp_path / "second.ossicle", begun)
     before, after = learnt(first), learnt(second)
     assert "head.weight" not in after
     names = [n for n in before if n.startswith("backbone.") and "running" not in n]
     assert names
     assert all(torch.equal(before[name], after[name]) for name in names)
+    if objective == "byol":  # the network that it learns from is no random one
+        for name in names:
+            followed = after[f"target_{name}"]
+            torch.testing.assert_close(followed, before[name], rtol=1e-6, atol=1e-9)
 
 
 def test_a_moving_average_is_what_is_begun_with_and_begins_there(clips, tmp_path):

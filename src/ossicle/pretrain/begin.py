@@ -21,7 +21,7 @@ from ossicle.pretrain.objective import Pretraining
 from ossicle.pretrain.teachers import COMPONENTS
 from ossicle.train import CHECKPOINT
 
-NETWORK = "backbone."
+NETWORK, AVERAGE = "backbone.", "average_"  # how names of an objective's state begin
 
 
 def training_folder(out: Path) -> Path:
@@ -82,24 +82,24 @@ def begin(objective: Pretraining, bundle: str, teachers: Mapping[str, Path]) -> 
         # Tensors and plain values only: the file may be a stranger's.
         found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         state: dict[str, Tensor] = dict(found["objective"])
-        average = {
-            name.removeprefix("average_"): tensor
-            for name, tensor in state.items()
-            if name.startswith(f"average_{NETWORK}")
-        }
+        average = {n.removeprefix(AVERAGE): t for n, t in state.items() if n.startswith(AVERAGE)}
     except Exception as error:  # torch raises several kinds for a broken file
         raise OssicleError(f"{path}: is no checkpoint; make its run anew") from error
     # What it took away in the end.
-    state = {n: t for n, t in state.items() if not n.startswith(f"average_{NETWORK}")} | average
+    state = {n: t for n, t in state.items() if not n.startswith(AVERAGE)} | average
     own = objective.state_dict()
-    whole = _shapes(state) == _shapes(own) and _same_components(path.parent, teachers)
-    if not whole:
-        state = {name: tensor for name, tensor in state.items() if name.startswith(NETWORK)}
-        mine = {name: tensor for name, tensor in own.items() if name.startswith(NETWORK)}
-        if _shapes(state) != _shapes(mine):
-            raise OssicleError(f"{bundle}: holds another network; give the same backbone and --set")
-    objective.load_state_dict(state, strict=whole)
-    return whole
+    if _shapes(state) == _shapes(own) and _same_components(path.parent, teachers):
+        objective.load_state_dict(state)
+        return True
+    network = {
+        name.removeprefix(NETWORK): tensor
+        for name, tensor in state.items()
+        if name.startswith(NETWORK)
+    }
+    if _shapes(network) != _shapes(objective.backbone.state_dict()):
+        raise OssicleError(f"{bundle}: holds another network; give the same backbone and --set")
+    objective.begin_with(network)
+    return False
 
 
 def _checkpoint(bundle: str) -> Path:

@@ -7,6 +7,7 @@ Grill et al. 2020, arXiv 2006.07733; for audio Niizumi et al. 2021 and 2023 (BYO
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +83,11 @@ class BYOL(Pretraining):
         second = byol_distance(predicted[1], targets[0])
         spread = spread * targets[0].shape[1] ** 0.5
         return first + second, {"spread": spread}
+
+    def begin_with(self, network: Mapping[str, Tensor]) -> None:
+        """The target begins where the online network does, as it does at random."""
+        super().begin_with(network)
+        self.target_backbone.load_state_dict(network)
 
     def after_update(self, step: Step) -> None:
         """The target moves a little towards the online network."""

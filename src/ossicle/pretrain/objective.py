@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -37,6 +37,10 @@ class Pretraining(Objective):
         self.views = views
         self.average_backbone: nn.Module | None = None
         self._average: MovingAverage | None = None
+
+    def begin_with(self, network: Mapping[str, Tensor]) -> None:
+        """Give the backbone these weights; what follows it begins there too."""
+        self.backbone.load_state_dict(network)
 
     def keep_average(self, decay: float) -> None:
         """From now on follow the backbone by a moving average: what is taken away at the end."""

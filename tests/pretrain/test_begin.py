@@ -108,6 +108,43 @@ def test_it_is_what_training_on_gains_from(clips, first, tmp_path):
     assert loss("begun.ossicle", begin=str(first.out)) < loss("anew.ossicle")
 
 
+def test_answers_of_as_many_numbers_may_mean_others(clips, tmp_path):
+    """Two teachers the other way round, as many other classes: the network alone is taken."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(WEIGHTS, "mfcc", WEIGHTS["mel"])
+        patch.setitem(teachers.TEACHERS, "mfcc", teachers.Teacher(8, (), ("mfcc",)))
+        both = settings(teachers=("mel", "mfcc"))
+        turned = replace(both, teachers=("mfcc", "mel"))
+        first = pretrain(clips, tmp_path / "both.ossicle", both)
+        begun = {"begin": str(first.out), **STILL}
+        same = pretrain(clips, tmp_path / "same.ossicle", replace(both, **begun))
+        other = pretrain(clips, tmp_path / "other.ossicle", replace(turned, **begun))
+    head = learnt(first)["head.weight"]
+    assert torch.equal(learnt(same)["head.weight"], head)
+    assert learnt(other)["head.weight"].shape == head.shape
+    assert float(learnt(other)["head.weight"].abs().max()) < 1e-20
+
+
+@pytest.mark.parametrize("average", [0.0, 0.5])
+def test_a_head_is_taken_over_for_the_same_classes(clips, tmp_path, average):
+    def labelled(names: tuple[str, str]) -> Clips:
+        table = clips.table.assign(label=[names[i % 2] for i in range(len(clips.table))])
+        return replace(clips, table=table, classes=tuple(sorted(names)))
+
+    kind = settings(
+        objective="supervised", teachers=(), crop_s=0.3, held_out=0.0, average=average, steps=4
+    )
+    first = pretrain(labelled(("high", "low")), tmp_path / "first.ossicle", kind)
+    begun = replace(kind, begin=str(first.out), **STILL)
+    same = pretrain(labelled(("high", "low")), tmp_path / "same.ossicle", begun)
+    other = pretrain(labelled(("cat", "dog")), tmp_path / "other.ossicle", begun)
+    head = "head.weight" if average == 0 else "average_head.weight"
+    torch.testing.assert_close(
+        learnt(same)["head.weight"], learnt(first)[head], rtol=1e-6, atol=1e-9
+    )
+    assert not torch.allclose(learnt(other)["head.weight"], learnt(first)[head], atol=1e-3)
+
+
 def test_maps_to_other_components_begin_anew(first, tmp_path):
     other = recordings(tmp_path, 1)
     begun = settings(begin=str(first.out), **STILL)

@@ -7,7 +7,7 @@ are taken over too where they mean the same, since at random they would first un
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ossicle.bundle import is_bundle
 from ossicle.bundle_files import read_json
 from ossicle.errors import OssicleError
 from ossicle.pretrain.objective import Pretraining
+from ossicle.pretrain.settings import Settings
 from ossicle.pretrain.teachers import COMPONENTS
 from ossicle.train import CHECKPOINT
 
@@ -63,12 +64,18 @@ def begun_with(bundle: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def begin(objective: Pretraining, bundle: str, teachers: Mapping[str, Path]) -> bool:
-    """Put what the run of a bundle had learnt at its end in place.
+def begin(
+    objective: Pretraining,
+    settings: Settings,
+    classes: Sequence[str],
+    teachers: Mapping[str, Path],
+) -> bool:
+    """Put what an earlier run had learnt at its end in place.
 
     Args:
         objective: before its first step, without a moving average yet.
-        bundle: what that run wrote.
+        settings: of the run that begins; ``begin`` is the bundle that the earlier one wrote.
+        classes: that its head tells apart, in order; none where it has no head.
         teachers: teacher -> folder with its components, which maps to them belong to.
 
     Returns:
@@ -77,6 +84,7 @@ def begin(objective: Pretraining, bundle: str, teachers: Mapping[str, Path]) -> 
     Raises:
         OssicleError: its checkpoint is no checkpoint, or of another network.
     """
+    bundle = settings.begin
     path = _checkpoint(bundle)
     try:
         # Tensors and plain values only: the file may be a stranger's.
@@ -88,7 +96,8 @@ def begin(objective: Pretraining, bundle: str, teachers: Mapping[str, Path]) -> 
     # What it took away in the end.
     state = {n: t for n, t in state.items() if not n.startswith(AVERAGE)} | average
     own = objective.state_dict()
-    if _shapes(state) == _shapes(own) and _same_components(path.parent, teachers):
+    alike = _same_answers(bundle, settings, classes) and _same_components(path.parent, teachers)
+    if alike and _shapes(state) == _shapes(own):
         objective.load_state_dict(state)
         return True
     network = {
@@ -108,6 +117,14 @@ def _checkpoint(bundle: str) -> Path:
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _same_answers(bundle: str, settings: Settings, classes: Sequence[str]) -> bool:
+    """Whether an earlier run gave the same answers in the same order: numbers of them tell less."""
+    config = read_json(Path(bundle) / "config.json")
+    arguments = ((config.get("info") or {}).get("training") or {}).get("arguments") or {}
+    before = (arguments.get("objective"), arguments.get("teachers"), config.get("classes") or [])
+    return before == (settings.objective, list(settings.teachers), list(classes))
 
 
 def _same_components(folder: Path, teachers: Mapping[str, Path]) -> bool:

@@ -307,7 +307,9 @@ class _Job:
             except TypeError as error:  # an unknown keyword
                 raise OssicleError(f"objective {s.objective!r}: {error}") from error
         if s.begin:
-            begin(objective, s.begin, {} if lessons is None else lessons.targets.folders)
+            labelled = s.objective in LABELLED and self.clips is not None
+            classes = self.clips.classes if labelled and self.clips is not None else ()
+            begin(objective, s, classes, {} if lessons is None else lessons.targets.folders)
         if s.average:
             objective.keep_average(s.average)
         return objective

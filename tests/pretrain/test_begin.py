@@ -215,6 +215,16 @@ def test_a_bundle_tells_what_it_began_with(clips, first, tmp_path):
     assert told["begun_with"]["bundle"] == "first.ossicle"
 
 
+def test_what_needed_no_licence_adds_none(clips, tmp_path):
+    kind = settings(objective="simclr", teachers=(), crop_s=0.3, steps=1)
+    alone = pretrain(None, tmp_path / "alone.ossicle", kind)
+    assert bundle.load(alone.out).info["licence"] == "none needed"
+    begun = replace(kind, begin=str(alone.out))
+    for sounds, licence in ((None, "none needed"), (clips, "that of the recordings it was")):
+        second = pretrain(sounds, tmp_path / f"{sounds is None}.ossicle", begun)
+        assert bundle.load(second.out).info["licence"].startswith(licence)
+
+
 def test_it_goes_on_and_is_not_taken_for_another_run(clips, first, tmp_path):
     out = tmp_path / "net.ossicle"
     begun = settings(begin=str(first.out))

@@ -137,6 +137,7 @@ def test_no_such_share(sounds, share):
 def test_windows_made_otherwise_have_another_key(monkeypatch):
     """Or what teachers said of the former ones would be taken for what they say of these."""
     keys = {mixtures_key(1.0), mixtures_key(0.5)}
+    assert mixtures_key(1) in keys  # a number is the same in Python and on the command line
     monkeypatch.setattr(windows_module, "LEVEL_DB", (0.0, 1.0))
     keys.add(mixtures_key(1.0))
     for name in [name for name in dir(places) if name.isupper() and name not in ("KEY", "PLACE")]:

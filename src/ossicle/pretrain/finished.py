@@ -16,6 +16,8 @@ from ossicle.pretrain.renorm import normalise
 from ossicle.pretrain.settings import Settings
 from ossicle.pretrain.supervised import Supervised
 
+NONE = "none needed"  # of what was learnt from synthetic sounds alone
+
 
 def finished_model(
     model: Model,
@@ -54,7 +56,7 @@ def finished_model(
     licences = [info["licence"]] if s.pretrained else []
     licences += [f"{name}: {licence}" for name, licence in info.get("teachers", {}).items()]
     before = info.get("begun_with", {})
-    licences += [part for part in before.get("licence", "").split("; and ") if part]
+    licences += [x for x in before.get("licence", NONE).split("; and ") if x != NONE]
     licences += [] if clips is None else ["that of the recordings it was trained on"]
     begun = ", from published weights" if s.pretrained else ""
     begun += f"; begun with: {before.get('weights', before['bundle'])}" if before else ""
@@ -62,7 +64,7 @@ def finished_model(
     info |= {
         "pretrained": True,
         "weights": f"{s.objective}{taught} on {source}, {steps} steps, seed {s.seed}{begun}",
-        "licence": "; and ".join(dict.fromkeys(licences)) or "none needed",
+        "licence": "; and ".join(dict.fromkeys(licences)) or NONE,
     }
     finished = Model(
         model.frontend,
